@@ -1,0 +1,1 @@
+"""The executable derivation of Mamba's selective scan."""
