@@ -136,7 +136,7 @@ class Work:
                 raise Refuted(f"at {where} the two sides differ by {sp.N(value, 4)}")
 
     def true(self, condition: Any, text: str = "", witness: str = "") -> None:
-        """A condition that must hold: SymPy's `true` in a symbolic claim (anything undecided is an error), a bool in the others."""
+        """A condition that must hold; a symbolic claim needs SymPy's `true`, and anything undecided is an error."""
         import sympy as sp
 
         if text:
@@ -225,10 +225,7 @@ def _nonzero_at(entry: Any) -> tuple[dict[Any, Any], Any] | None:
         values = {}
         for j, symbol in enumerate(symbols):
             size = 1 + (3 * k + 5 * j) % 7
-            if symbol.is_integer:
-                value = sp.Integer(size)
-            else:
-                value = sp.Rational(size * 10 + j + k, 11 + 2 * k)
+            value = sp.Integer(size) if symbol.is_integer else sp.Rational(size * 10 + j + k, 11 + 2 * k)
             values[symbol] = -value if symbol.is_negative or (symbol.is_positive is None and k % 2) else value
         value = entry.subs(values).doit().evalf(40)
         if value.is_number and value.is_finite and abs(value) > sp.Float("1e-30"):

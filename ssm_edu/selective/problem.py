@@ -1,0 +1,261 @@
+"""One selective scan, validated and normalised once: what every backend is given.
+
+The dtype rule is mamba_ssm's, with float64 added. u sets the input dtype T and the precision P:
+
+| u | T | P, complex P |
+|---|---|---|
+| float16, float32 | that of u | float32, complex64 |
+| float64 | float64 | float64, complex128 |
+
+u, delta, z and a B or C that varies in time have dtype T; A, D, delta_bias, a constant B or C and the initial state
+have dtype P. A may be complex P; then B and C may be, and the initial state is. Integers and lists are read as
+float64. Nothing else is converted: a narrower A would be another model, a wider one another speed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Inexact, Integer
+from numpy.typing import ArrayLike
+
+DISCRETIZATIONS = ("mamba", "zoh", "bilinear")
+INPUT_DTYPES = ("float16", "float32", "float64")
+
+Kind = Literal["input", "spectrum", "parameter", "map", "state"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A selective scan's validated arguments. `delta` is before bias and softplus and may be negative (growth).
+
+    B and C are (dim, state) when constant and otherwise (batch, group, state, length), each with its own groups.
+    """
+
+    u: Float[np.ndarray, "batch dim length"]
+    delta: Float[np.ndarray, "batch dim length"]
+    A: Inexact[np.ndarray, "dim state"]
+    B: Inexact[np.ndarray, "dim state"] | Inexact[np.ndarray, "batch group_B state length"]
+    C: Inexact[np.ndarray, "dim state"] | Inexact[np.ndarray, "batch group_C state length"]
+    D: Float[np.ndarray, " dim"] | None
+    z: Float[np.ndarray, "batch dim length"] | None
+    delta_bias: Float[np.ndarray, " dim"] | None
+    delta_softplus: bool
+    initial_state: Inexact[np.ndarray, "batch dim state"] | None
+    seq_idx: Integer[np.ndarray, "batch length"] | None
+    discretization: str
+
+    @property
+    def batch(self) -> int:
+        return int(self.u.shape[0])
+
+    @property
+    def dim(self) -> int:
+        return int(self.u.shape[1])
+
+    @property
+    def length(self) -> int:
+        return int(self.u.shape[2])
+
+    @property
+    def state(self) -> int:
+        return int(self.A.shape[1])
+
+    @property
+    def is_complex(self) -> bool:
+        return self.A.dtype.kind == "c"
+
+    @property
+    def variable_B(self) -> bool:
+        return self.B.ndim == 4
+
+    @property
+    def variable_C(self) -> bool:
+        return self.C.ndim == 4
+
+    @property
+    def group_B(self) -> int:
+        """The groups of channels that share a B; a constant B has one for each channel."""
+        return int(self.B.shape[1]) if self.variable_B else self.dim
+
+    @property
+    def group_C(self) -> int:
+        """The groups of channels that share a C; a constant C has one for each channel."""
+        return int(self.C.shape[1]) if self.variable_C else self.dim
+
+    @property
+    def fresh(self) -> Bool[np.ndarray, "batch length"]:
+        """Where no state flows in: at t = 0 without an initial state, and where seq_idx changes."""
+        fresh = np.zeros((self.batch, self.length), bool)
+        fresh[:, :1] = self.initial_state is None
+        if self.seq_idx is not None:
+            fresh[:, 1:] |= self.seq_idx[:, 1:] != self.seq_idx[:, :-1]
+        return fresh
+
+
+class Reader:
+    """Reads arguments in order: the first that names an axis sets its size, the first input sets the dtypes."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.leader = ""
+        self.input = self.precision = np.dtype(np.float64)
+        self.is_complex = False
+
+    def read(self, name: str, value: ArrayLike, kind: Kind, *layouts: str) -> np.ndarray:
+        """The argument as an array of the dtype of its kind and of the layout that has its number of axes."""
+        array, found = numeric_array(name, value)
+        layout = self._check_shape(name, array, layouts)
+        self._check_dtype(name, array, found, kind, varies=layout.startswith("batch"))
+        if kind in ("spectrum", "parameter") and not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise ValueError(f"{name} is {array[where]} at {where}, expected finite values")
+        return array
+
+    def read_optional(self, name: str, value: ArrayLike | None, kind: Kind, layout: str) -> np.ndarray | None:
+        return None if value is None else self.read(name, value, kind, layout)
+
+    def _check_shape(self, name: str, array: np.ndarray, layouts: tuple[str, ...]) -> str:
+        layout = next((axes for axes in layouts if len(axes.split()) == array.ndim), None)
+        if layout is None:
+            expected = " or ".join(_tuple(axes.split()) for axes in layouts)
+            raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
+        axes = layout.split()
+        for axis, size in zip(axes, array.shape, strict=True):
+            if axis == "group":
+                if size == 0 or self.sizes["dim"] % size:
+                    raise ValueError(f"{name} has {size} groups, expected a divisor of dim = {self.sizes['dim']}")
+            elif self.sizes.setdefault(axis, size) != size:
+                sizes = _tuple([self.sizes.get(axis, axis) for axis in axes])
+                raise ValueError(f"{name} has shape {array.shape}, expected {_tuple(axes)} = {sizes}")
+        return layout
+
+    def _check_dtype(self, name: str, array: np.ndarray, found: str, kind: Kind, varies: bool) -> None:
+        if not self.leader:
+            if array.dtype.name not in INPUT_DTYPES:
+                raise TypeError(f"{name} has dtype {found}, expected one of {', '.join(INPUT_DTYPES)}")
+            self.leader, self.input = name, array.dtype
+            self.precision = np.promote_types(array.dtype, np.float32)
+        real, complex_ = self.precision, np.promote_types(self.precision, np.complex64)
+        because = f"as {self.leader} has dtype {self.input}"
+        if kind == "input":
+            expected = [self.input]
+        elif kind == "parameter":
+            expected = [real]
+        elif kind == "spectrum":
+            expected = [real, complex_]
+        else:
+            because += f" and A is {'complex' if self.is_complex else 'real'}"
+            if kind == "state":
+                expected = [complex_ if self.is_complex else real]
+            else:
+                expected = [self.input if varies else real] + [complex_] * self.is_complex
+        if array.dtype not in expected:
+            names = " or ".join(str(dtype) for dtype in expected)
+            raise TypeError(f"{name} has dtype {found}, expected {names}, {because}")
+        if kind == "spectrum":
+            self.is_complex = array.dtype == complex_
+
+
+def make_problem(
+    u: ArrayLike,
+    delta: ArrayLike,
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None = None,
+    z: ArrayLike | None = None,
+    delta_bias: ArrayLike | None = None,
+    delta_softplus: bool = False,
+    *,
+    initial_state: ArrayLike | None = None,
+    seq_idx: ArrayLike | None = None,
+    discretization: str = "mamba",
+) -> Problem:
+    """Validate and normalise the arguments of :func:`ssm_edu.selective_scan`.
+
+    No size is refused: batch, length, dim and state may be 0. NaN in any argument but A, D and delta_bias
+    propagates to the outputs that depend on it.
+
+    Raises:
+        TypeError: an argument's dtype is not the one that u's asks for, or is no number.
+        ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias,
+            an unknown discretization.
+    """
+    check_options(delta_softplus, discretization)
+    reader = Reader()
+    maps = ("dim state", "batch state length", "batch group state length")
+    problem = Problem(
+        u=reader.read("u", u, "input", "batch dim length"),
+        delta=reader.read("delta", delta, "input", "batch dim length"),
+        A=reader.read("A", A, "spectrum", "dim state"),
+        B=_with_groups(reader.read("B", B, "map", *maps)),
+        C=_with_groups(reader.read("C", C, "map", *maps)),
+        D=reader.read_optional("D", D, "parameter", "dim"),
+        z=reader.read_optional("z", z, "input", "batch dim length"),
+        delta_bias=reader.read_optional("delta_bias", delta_bias, "parameter", "dim"),
+        delta_softplus=bool(delta_softplus),
+        initial_state=reader.read_optional("initial_state", initial_state, "state", "batch dim state"),
+        seq_idx=_read_seq_idx(seq_idx, reader.sizes),
+        discretization=discretization,
+    )
+    return problem
+
+
+def read_cotangents(
+    problem: Problem, grad_y: ArrayLike, grad_last_state: ArrayLike | None
+) -> tuple[Float[np.ndarray, "batch dim length"], Inexact[np.ndarray, "batch dim state"] | None]:
+    """Validate the gradients of y (u's shape and dtype) and of the last state (its shape and dtype)."""
+    reader = Reader()
+    reader.read("u", problem.u, "input", "batch dim length")
+    reader.read("A", problem.A, "spectrum", "dim state")
+    return (
+        reader.read("grad_y", grad_y, "input", "batch dim length"),
+        reader.read_optional("grad_last_state", grad_last_state, "state", "batch dim state"),
+    )
+
+
+def numeric_array(name: str, value: ArrayLike) -> tuple[np.ndarray, str]:
+    """The value as a floating or complex array in native byte order, and the name of the dtype that it came with."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64), f"{array.dtype} (read as float64)"
+    if array.dtype.kind not in "fc":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
+    return array.astype(array.dtype.newbyteorder("="), copy=False), str(array.dtype)
+
+
+def check_options(delta_softplus: Any, discretization: Any) -> None:
+    check_flag("delta_softplus", delta_softplus)
+    if discretization not in DISCRETIZATIONS:
+        raise ValueError(f"discretization is {discretization!r}, expected one of {', '.join(DISCRETIZATIONS)}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r:.40}, expected True or False")
+
+
+def _with_groups(array: np.ndarray) -> np.ndarray:
+    return array[:, None] if array.ndim == 3 else array
+
+
+def _read_seq_idx(seq_idx: ArrayLike | None, sizes: dict[str, int]) -> np.ndarray | None:
+    if seq_idx is None:
+        return None
+    array = np.asarray(seq_idx)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"seq_idx has dtype {array.dtype}, expected an integer dtype")
+    expected = (sizes["batch"], sizes["length"])
+    if array.shape != expected:
+        raise ValueError(f"seq_idx has shape {array.shape}, expected (batch, length) = {expected}")
+    return array
+
+
+def _tuple(items: list[Any]) -> str:
+    return "(" + ", ".join(str(item) for item in items) + ("," if len(items) == 1 else "") + ")"
