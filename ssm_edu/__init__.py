@@ -3,7 +3,7 @@
     >>> import ssm_edu
     >>> ssm_edu.discretize([[0.0, 1.0], [-2.0, -3.0]], [0.0, 1.0], delta=0.1)
 
-Names load when first used, so that `import ssm_edu` costs NumPy and nothing heavier.
+`import ssm_edu` costs NumPy and nothing heavier: the scans load when first used.
 """
 
 from __future__ import annotations
@@ -12,23 +12,34 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+# Not loaded late: the function bears its module's name, and a late import would put the module in its place.
+from ssm_edu.discretize import METHODS, discretize, discretize_diagonal
+
 if TYPE_CHECKING:
-    from ssm_edu.discretize import METHODS, discretize, discretize_diagonal
+    from ssm_edu.selective import selective_scan, selective_scan_backward, selective_step
 
 __version__ = version("ssm-edu")
 
-_HOME = {
-    "METHODS": "ssm_edu.discretize",
-    "discretize": "ssm_edu.discretize",
-    "discretize_diagonal": "ssm_edu.discretize",
+_LATE = {
+    "selective_scan": "ssm_edu.selective",
+    "selective_scan_backward": "ssm_edu.selective",
+    "selective_step": "ssm_edu.selective",
 }
-__all__ = ["METHODS", "__version__", "discretize", "discretize_diagonal"]
+__all__ = [
+    "METHODS",
+    "__version__",
+    "discretize",
+    "discretize_diagonal",
+    "selective_scan",
+    "selective_scan_backward",
+    "selective_step",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LATE:
         raise AttributeError(f"module 'ssm_edu' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_LATE[name]), name)
     globals()[name] = value
     return value
 

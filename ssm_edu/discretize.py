@@ -61,6 +61,9 @@ class Partials(NamedTuple):
 class Method:
     """A discretisation rule for a diagonal A, as functions of z = Δa and their derivatives by z.
 
+    `dzp` is (z p)′ = p + z p′, which is ∂β/∂Δ: written out for each rule, because the sum cancels (for `zoh` it is
+    eᶻ, the difference of two terms near 1/z). `q`, `dq` and `dzq` are the same for x_{t−1}.
+
     `order` is the order of accuracy for a smooth input sampled at the end of each step, `order_held` for an
     input that is constant in each step (infinite: exact). `beta_limit` is lim a·β as z → −∞, for the rules
     whose β stops depending on Δ there.
@@ -73,8 +76,10 @@ class Method:
     dalpha: Function
     p: Function
     dp: Function
+    dzp: Function
     q: Function | None = None
     dq: Function | None = None
+    dzq: Function | None = None
     beta_limit: float | None = None
 
     def A_bar(self, delta: Array, a: Array) -> Array:
@@ -101,16 +106,11 @@ class Method:
     def partials(self, delta: Array, a: Array) -> Partials:
         """The four partial derivatives (six for a two-tap rule), by ∂z/∂Δ = a and ∂z/∂a = Δ (claim ADJ-5)."""
         z = delta * a
-        dalpha = self.dalpha(z)
-
-        def of_weight(p: Function, dp: Function) -> tuple[Array, Array]:
-            slope = dp(z)
-            return p(z) + z * slope, delta * delta * slope
-
-        one = Partials(a * dalpha, delta * dalpha, *of_weight(self.p, self.dp))
-        if self.q is None or self.dq is None:
+        dalpha, delta_squared = self.dalpha(z), delta * delta
+        one = Partials(a * dalpha, delta * dalpha, self.dzp(z), delta_squared * self.dp(z))
+        if self.dq is None or self.dzq is None:
             return one
-        return Partials(*one[:4], *of_weight(self.q, self.dq))
+        return Partials(*one[:4], self.dzq(z), delta_squared * self.dq(z))
 
 
 def _largest(x: Array) -> Array:
@@ -127,11 +127,6 @@ def _times(fresh: Array, factor: Array) -> Array:
 
 def _constant(value: float) -> Function:
     return lambda z: np.full_like(z, value)
-
-
-def _reciprocal(z: Array, share: float) -> Array:
-    """1/(1 − share·z)."""
-    return 1 / (1 - share * z)
 
 
 def _bilinear_alpha(z: Array) -> Array:
@@ -152,9 +147,6 @@ def exponential_trapezoidal(lam: float = 0.5) -> Method:
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must lie in [0, 1]; found {lam!r}")
 
-    def q(z: Array) -> Array:
-        return (1 - lam) * np.exp(z)
-
     return Method(
         "exponential_trapezoidal",
         order=2 if lam == 0.5 else 1,
@@ -163,41 +155,56 @@ def exponential_trapezoidal(lam: float = 0.5) -> Method:
         dalpha=np.exp,
         p=_constant(lam),
         dp=_constant(0),
-        q=q,
-        dq=q,
+        dzp=_constant(lam),
+        q=lambda z: (1 - lam) * np.exp(z),
+        dq=lambda z: (1 - lam) * np.exp(z),
+        dzq=lambda z: (1 - lam) * (1 + z) * np.exp(z),
     )
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("zoh", 1, np.inf, np.exp, np.exp, phi1, dphi1, beta_limit=-1),
-        Method("euler", 1, 1, lambda z: 1 + z, _constant(1), _constant(1), _constant(0)),
-        Method(
-            "backward_euler",
-            1,
-            1,
-            lambda z: _reciprocal(z, 1),
-            lambda z: _reciprocal(z, 1) ** 2,
-            lambda z: _reciprocal(z, 1),
-            lambda z: _reciprocal(z, 1) ** 2,
-            beta_limit=-1,
-        ),
-        Method(
-            "bilinear",
-            1,
-            2,
-            _bilinear_alpha,
-            lambda z: _reciprocal(z, 0.5) ** 2,
-            lambda z: _reciprocal(z, 0.5),
-            lambda z: 0.5 * _reciprocal(z, 0.5) ** 2,
-            beta_limit=-2,
-        ),
-        Method("mamba", 1, 1, np.exp, np.exp, _constant(1), _constant(0)),
-        Method("foh", 2, np.inf, np.exp, np.exp, phi2, dphi2, dphi1, d2phi1, beta_limit=-1),
-        exponential_trapezoidal(),
-    )
-}
+_RULES = (
+    Method("zoh", 1, np.inf, np.exp, np.exp, phi1, dphi1, dzp=np.exp, beta_limit=-1),
+    Method("euler", 1, 1, lambda z: 1 + z, _constant(1), _constant(1), _constant(0), dzp=_constant(1)),
+    Method(
+        "backward_euler",
+        order=1,
+        order_held=1,
+        alpha=lambda z: 1 / (1 - z),
+        dalpha=lambda z: (1 - z) ** -2,
+        p=lambda z: 1 / (1 - z),
+        dp=lambda z: (1 - z) ** -2,
+        dzp=lambda z: (1 - z) ** -2,
+        beta_limit=-1,
+    ),
+    Method(
+        "bilinear",
+        order=1,
+        order_held=2,
+        alpha=_bilinear_alpha,
+        dalpha=lambda z: (1 - 0.5 * z) ** -2,
+        p=lambda z: 1 / (1 - 0.5 * z),
+        dp=lambda z: 0.5 * (1 - 0.5 * z) ** -2,
+        dzp=lambda z: (1 - 0.5 * z) ** -2,
+        beta_limit=-2,
+    ),
+    Method("mamba", 1, 1, np.exp, np.exp, _constant(1), _constant(0), dzp=_constant(1)),
+    Method(
+        "foh",
+        order=2,
+        order_held=np.inf,
+        alpha=np.exp,
+        dalpha=np.exp,
+        p=phi2,
+        dp=dphi2,
+        dzp=dphi1,
+        q=dphi1,
+        dq=d2phi1,
+        dzq=lambda z: np.exp(z) - dphi1(z),
+        beta_limit=-1,
+    ),
+    exponential_trapezoidal(),
+)
+METHODS: dict[str, Method] = {rule.name: rule for rule in _RULES}
 
 
 def resolve(method: str | Method) -> Method:
@@ -371,7 +378,7 @@ def discretize(A: ArrayLike, B: ArrayLike, delta: ArrayLike, method: str | Metho
     if delta.ndim != 0:
         raise ValueError(f"delta must be a scalar for a dense A; found shape {delta.shape}")
     _check_step_size(delta)
-    wide = [np.asarray(M, np.result_type(M, np.float64)) for M in (A, B.reshape(len(A), -1))]
+    wide = [np.asarray(M, np.result_type(M, np.float64)) for M in (A, B if B.ndim == 2 else B[:, None])]
     out = np.result_type(A, B)
     with np.errstate(over="ignore", invalid="ignore"):
         Z, W = (float(delta) * M for M in wide)

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import factorial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Inexact
 
-Array = Inexact[np.ndarray, "..."] | Inexact[np.generic, "..."]
+if TYPE_CHECKING:
+    Array = np.ndarray
+else:  # NumPy's operators turn 0-d arrays into scalars
+    Array = Inexact[np.ndarray | np.generic, "..."]
 
 # The first term left out, z¹⁹/20! at most, is below half an ulp of float64 on the unit disc.
 TERMS = range(19)

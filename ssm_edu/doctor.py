@@ -1,0 +1,64 @@
+"""What this machine has, and what of ssm_edu will run on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: `ok` is None where a missing thing is optional."""
+
+    name: str
+    ok: bool | None
+    found: str
+    advice: str = ""
+
+
+def _package(name: str, use: str, required: bool, install: str = "") -> Finding:
+    try:
+        return Finding(name, True, version(name), use)
+    except PackageNotFoundError:
+        return Finding(name, False if required else None, "not installed", f"{use}: pip install {install or name}")
+
+
+def _cuda() -> Finding:
+    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
+        return Finding("CUDA kernels", True, "simulator", "NUMBA_ENABLE_CUDASIM is set: kernels run in Python, slowly")
+    try:
+        from numba import cuda
+
+        if cuda.is_available():
+            device = cuda.get_current_device()
+            name = device.name.decode() if isinstance(device.name, bytes) else device.name
+            major, minor = device.compute_capability
+            return Finding("CUDA kernels", True, f"{name}, compute capability {major}.{minor}", "kernels run here")
+        reason = "no NVIDIA GPU or driver"
+    except Exception as error:
+        reason = f"numba.cuda does not load: {error}"
+    toolkit = "" if find_spec("numba_cuda") else "; with a GPU: pip install 'ssm-edu[gpu]'"
+    return Finding(
+        "CUDA kernels", None, reason, f"set NUMBA_ENABLE_CUDASIM=1 to run them in Numba's simulator{toolkit}"
+    )
+
+
+def examine() -> list[Finding]:
+    """Every finding, required things first."""
+    cores = f"{os.cpu_count()} cores"
+    system = f"{platform.system()} {platform.machine()}, {cores}"
+    return [
+        Finding("ssm-edu", True, version("ssm-edu"), "the NumPy layer and this command"),
+        Finding("Python", True, f"{platform.python_version()} on {system}"),
+        _package("numpy", "every array", required=True),
+        _package("scipy", "dense discretisation, FFT convolution, derivations", required=True),
+        _package("sympy", "derivations", required=True),
+        _package("hypothesis", "derivations and property tests", required=True),
+        _package("numba", "the fast CPU path, and CUDA kernels", required=True),
+        _package("matplotlib", "figures", required=False),
+        _package("torch", "the torch drop-in", required=False),
+        _cuda(),
+    ]
