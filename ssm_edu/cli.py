@@ -77,7 +77,7 @@ def derive(
 
 
 def _usage_error(message: str) -> NoReturn:
-    err.print(f"ssm-edu: {escape(message)}", style="red")
+    err.print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
     raise typer.Exit(2)
 
 
@@ -110,13 +110,15 @@ def _summarise(results: list[Result], seconds: float) -> None:
     wrong = [result for result in results if not result.ok]
     out.print(
         f"\n{len(results)} claims in {seconds:.1f} s: {', '.join(words)}, "
-        + (f"[bold red]{len(wrong)} not as declared[/]" if wrong else "none out of place")
+        + (f"[bold red]{len(wrong)} not as declared[/]" if wrong else "none out of place"),
+        soft_wrap=True,
     )
     for result in wrong:
         err.print(
             escape(f"{result.id} ({result.derivation}) is declared {result.declared} but came out {result.verdict}: ")
             + escape(str(result.evidence)),
             style="red",
+            soft_wrap=True,
         )
     if wrong:
         raise typer.Exit(1)

@@ -81,7 +81,7 @@ def dplr_legs(n: int) -> DPLR:
     """LegS in the eigenbasis of its normal part: Lambda = −½ + iω with ω ascending, Q = P.
 
     V is unitary, for −iS is Hermitian; the eigenvectors of A itself have a condition number that grows
-    exponentially in n (claims HIPPO-5, HIPPO-9). Source: S4, Theorem 1 and Lemma 3.2. Raises as :func:`legs`.
+    exponentially in n (claims HIPPO-5, HIPPO-15). Source: S4, Theorem 1 and Lemma 3.2. Raises as :func:`legs`.
     """
     _, P, B = nplr_legs(n)
     S = np.triu(np.outer(P, P), 1) - np.tril(np.outer(P, P), -1)
@@ -91,26 +91,29 @@ def dplr_legs(n: int) -> DPLR:
 
 
 def s4d_real(n: int) -> Float[np.ndarray, " n"]:
-    """−(k+1), the diagonal of LegS (claim HIPPO-2). Source: S4D, §4. Raises as :func:`legs`."""
+    """−(k+1), the diagonal of LegS (claim HIPPO-2). Source: S4D. Raises as :func:`legs`."""
     return -(np.arange(_size("n", n)) + 1.0)
 
 
 def s4d_lin(n: int) -> Complex[np.ndarray, " n"]:
-    """−½ + iπk, one of each of n conjugate pairs (claim HIPPO-7). Source: S4D, §4. Raises as :func:`legs`."""
+    """−½ + iπk, one of each of n conjugate pairs: damped Fourier modes (claim HIPPO-11).
+
+    Source: S4D. Raises as :func:`legs`.
+    """
     return -0.5 + 1j * np.pi * np.arange(_size("n", n))
 
 
 def s4d_inv(n: int) -> Complex[np.ndarray, " n"]:
-    """−½ + i(N/π)(N/(2k+1) − 1) with N = 2n, one of each of n conjugate pairs (claim HIPPO-8).
+    """−½ + i(N/π)(N/(2k+1) − 1) with N = 2n, one of each of n conjugate pairs.
 
-    Source: S4D, §4. Raises as :func:`legs`.
+    Close to the frequencies of LegS (claims HIPPO-9, HIPPO-10). Source: S4D. Raises as :func:`legs`.
     """
     N = 2 * _size("n", n)
     return -0.5 + 1j * (N / np.pi) * (N / (2 * np.arange(n) + 1) - 1)
 
 
 def softplus_inverse(delta: ArrayLike) -> Reals:
-    """Δ + log(1 − e^{−Δ}), whose softplus is Δ (claim HIPPO-11), of the shape of delta.
+    """Δ + log(1 − e^{−Δ}), whose softplus is Δ (claims HIPPO-16, HIPPO-17), of the shape of delta.
 
     Raises:
         ValueError: a delta that is not positive and finite.
@@ -155,7 +158,7 @@ def mamba_delta_bias(
 
 
 def mamba_A(dim: int, state: int) -> Float[np.ndarray, "dim state"]:
-    """−(1 … state) in every channel; the released code keeps its logarithm, log(−A) (claim HIPPO-12).
+    """−(1 … state) in every channel; the released code keeps its logarithm, log(−A) (claim HIPPO-19).
 
     Source: Mamba, §3.6 (S4D-Real).
 

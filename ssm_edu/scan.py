@@ -120,7 +120,8 @@ def sequential(
     """The states h_1 … h_L of h_t = a_t h_{t-1} + b_t, one after the other.
 
     All scans of this module take these arguments, and compute the same states up to rounding (`rounding_bound`).
-    A scan other than this one multiplies a's with each other: where such a product overflows, so does the scan.
+    A scan other than this one multiplies a's with each other, so it is as good as this one only where no such
+    product overflows (its states are then infinite or NaN) or underflows before a state large enough to show it.
 
     Args:
         a: (..., length), float or complex; integers become float64.

@@ -187,7 +187,7 @@ def make_problem(
     check_options(delta_softplus, discretization)
     reader = Reader()
     maps = ("dim state", "batch state length", "batch group state length")
-    problem = Problem(
+    return Problem(
         u=reader.read("u", u, "input", "batch dim length"),
         delta=reader.read("delta", delta, "input", "batch dim length"),
         A=reader.read("A", A, "spectrum", "dim state"),
@@ -201,7 +201,6 @@ def make_problem(
         seq_idx=_read_seq_idx(seq_idx, reader.sizes),
         discretization=discretization,
     )
-    return problem
 
 
 def read_cotangents(

@@ -1,0 +1,170 @@
+"""The selective scan, its adjoint and its single step, on any backend."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ssm_edu.selective.problem import check_flag, make_problem, read_cotangents
+from ssm_edu.selective.reference import Gradients
+from ssm_edu.selective.step import selective_step
+
+__all__ = ["BACKENDS", "Gradients", "selective_scan", "selective_scan_backward", "selective_step"]
+
+# Each module offers selective_scan(problem) -> (y, last_state) and
+# selective_scan_backward(problem, grad_y, grad_last_state) -> Gradients, with B and C in Problem's normal form.
+BACKENDS = {
+    "reference": "ssm_edu.selective.reference",
+    "numba": "ssm_edu.selective.cpu",
+    "cuda": "ssm_edu.gpu",
+}
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a float16 output may overflow to inf
+def selective_scan(
+    u: ArrayLike,
+    delta: ArrayLike,
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None = None,
+    z: ArrayLike | None = None,
+    delta_bias: ArrayLike | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    initial_state: ArrayLike | None = None,
+    seq_idx: ArrayLike | None = None,
+    discretization: str = "mamba",
+    backend: str = "auto",
+) -> Any:
+    """The selective scan: h_t = Ā_t h_{t−1} + B̄_t u_t, y_t = (Σ_n C_t h_t + D u_t) · silu(z_t).
+
+    The positional part is that of `mamba_ssm`'s `selective_scan_fn`. For a complex A, y_t has 2 Re Σ_n C_t h_t.
+
+    Args:
+        u: (batch, dim, length), float16, float32 or float64; the dtypes of all others follow from it, as said in
+            :mod:`ssm_edu.selective.problem`. Integers and lists are read as float64.
+        delta: (batch, dim, length), the step size Δ before bias and softplus. A negative Δ is growth, not an error.
+        A: (dim, state), the diagonal of the state matrix, real or complex.
+        B: (dim, state), (batch, state, length) or (batch, group, state, length); complex only beside a complex A.
+            Channel d takes group d // (dim // group). C likewise.
+        D: (dim,), the skip.
+        z: (batch, dim, length), the gate.
+        delta_bias: (dim,), added to delta before softplus.
+        delta_softplus: whether Δ = softplus(delta + delta_bias).
+        return_last_state: whether to return (y, last_state).
+        initial_state: (batch, dim, state), the state before t = 0; zero if absent.
+        seq_idx: (batch, length), integers; the state does not flow from t − 1 to t where they differ.
+        discretization: `mamba` (Ā = exp(ΔA), B̄ = ΔB), `zoh` (B̄ = (ΔA)⁻¹(exp(ΔA) − 1)ΔB) or `bilinear`.
+        backend: `reference`, `numba`, `cuda`, or `auto`: the fastest that takes the input.
+
+    Returns:
+        y (batch, dim, length) in u's dtype; with `return_last_state`, (y, last_state), the latter
+        (batch, dim, state) in A's dtype.
+
+    Raises:
+        TypeError: an argument's dtype is not the one that u's asks for, or is no number.
+        ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias,
+            an unknown discretization or backend.
+        ImportError: the backend asked for cannot be imported.
+
+    Source: Mamba, eq. 2 and Algorithm 2.
+    """
+    check_flag("return_last_state", return_last_state)
+    module = backend_module(backend)
+    problem = make_problem(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        delta_softplus,
+        initial_state=initial_state,
+        seq_idx=seq_idx,
+        discretization=discretization,
+    )
+    y, last_state = module.selective_scan(problem)
+    y = y.astype(problem.u.dtype, copy=False)
+    return (y, last_state.astype(problem.A.dtype, copy=False)) if return_last_state else y
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def selective_scan_backward(
+    grad_y: ArrayLike,
+    u: ArrayLike,
+    delta: ArrayLike,
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None = None,
+    z: ArrayLike | None = None,
+    delta_bias: ArrayLike | None = None,
+    delta_softplus: bool = False,
+    *,
+    grad_last_state: ArrayLike | None = None,
+    initial_state: ArrayLike | None = None,
+    seq_idx: ArrayLike | None = None,
+    discretization: str = "mamba",
+    backend: str = "auto",
+) -> Gradients:
+    """The adjoint of :func:`selective_scan`: from the gradients of y and of the last state to those of every input.
+
+    Args:
+        grad_y: (batch, dim, length), in u's dtype.
+        grad_last_state: (batch, dim, state), in A's dtype; zero if absent.
+        u: and every other argument as in :func:`selective_scan`.
+
+    Returns:
+        :class:`Gradients`, each in the shape and dtype of its input, None where that was absent. The gradient by a
+        complex number is ∂ℓ/∂Re + i ∂ℓ/∂Im, PyTorch's convention, and `grad_last_state` is read so.
+
+    Raises:
+        TypeError, ValueError, ImportError: as :func:`selective_scan`.
+
+    Claims ADJ-1 to ADJ-8. Source: Mamba, §3.3.2.
+    """
+    module = backend_module(backend)
+    problem = make_problem(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        delta_softplus,
+        initial_state=initial_state,
+        seq_idx=seq_idx,
+        discretization=discretization,
+    )
+    found = module.selective_scan_backward(problem, *read_cotangents(problem, grad_y, grad_last_state))
+    found = found._replace(B=found.B.reshape(np.shape(B)), C=found.C.reshape(np.shape(C)))
+    return Gradients(*[_as_input(getattr(problem, name), gradient) for name, gradient in found._asdict().items()])
+
+
+def _as_input(array: np.ndarray | None, gradient: np.ndarray | None) -> Any:
+    return None if array is None or gradient is None else gradient.astype(array.dtype, copy=False)
+
+
+def backend_module(backend: str) -> ModuleType:
+    """The module of a backend; `auto` is Numba where it can be imported."""
+    if backend == "auto":
+        try:
+            return import_module(BACKENDS["numba"])
+        except ImportError:
+            return import_module(BACKENDS["reference"])
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of auto, {', '.join(BACKENDS)}")
+    try:
+        return import_module(BACKENDS[backend])
+    except ImportError as error:
+        raise ImportError(f"backend {backend!r} cannot be imported: {error}") from error
