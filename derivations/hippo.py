@@ -197,7 +197,7 @@ def skew_symbolic(N: int) -> tuple[sp.Matrix, sp.Matrix]:
 @claim(
     "HIPPO-6",
     r"\det(xI-S)=\tfrac12\Big[\prod_{k<N}(x+k+\tfrac12)+\prod_{k<N}(x-k-\tfrac12)\Big]",
-    source="S4, Theorem 1 (the normal part of LegS); derived here",
+    source="S4, Theorem 1 (the normal part of LegS), derived here",
     method="symbolic",
     declared="proved",
 )
@@ -234,7 +234,7 @@ def density(omega: np.ndarray, N: int) -> np.ndarray:
 @claim(
     "HIPPO-7",
     r"\sum_{k<N}\arctan\frac{\omega_m}{k+\frac12}=\pi\Big(m-\frac{N-1}2\Big)",
-    source="S4, Theorem 1 (the normal part of LegS); derived here",
+    source="S4, Theorem 1 (the normal part of LegS), derived here",
     method="numeric",
     declared="verified",
 )
@@ -285,7 +285,7 @@ def evenly_spaced(work: Work) -> None:
 @claim(
     "HIPPO-9",
     r"1-\frac{N^2}{6\,\omega_j^2}\le\omega_j\cdot\frac{\pi(2j+1)}{N^2}\le1",
-    source="S4D (S4D-Inv and the asymptotics of LegS); derived here",
+    source="S4D (S4D-Inv and the asymptotics of LegS), derived here",
     method="numeric",
     declared="verified",
 )
@@ -362,7 +362,7 @@ def damped_fourier(work: Work) -> None:
 @claim(
     "HIPPO-12",
     r"\|e^{tA}\|_2\le e^{-t}",
-    source="HiPPO, Theorem 2; the bound that the eigenvalues −1 … −N suggest",
+    source="HiPPO, Theorem 2, and the bound that the eigenvalues −1 … −N suggest",
     method="numeric",
     declared="refuted",
     corrected_by="HIPPO-13",
@@ -379,7 +379,7 @@ def eigenvalues_bound_the_transient(work: Work) -> None:
 @claim(
     "HIPPO-13",
     r"A+A^T=-I-2PP^T\;\Rightarrow\;\|e^{tA}\|_2\le e^{-t/2};\qquad Av=-v,\;\|v\|\,\|e_0\|/|v_0|=N",
-    source="HiPPO, Theorem 2; derived here",
+    source="HiPPO, Theorem 2, derived here",
     method="symbolic",
     declared="proved",
 )
@@ -408,7 +408,7 @@ def contraction(work: Work) -> None:
 @claim(
     "HIPPO-14",
     r"1\le e^{t}\,\|e^{tA}\|_2\le N,\qquad e^{12}\,\|e^{12A}\|_2>0.99\,N,\qquad N\le32",
-    source="HiPPO, Theorem 2; derived here",
+    source="HiPPO, Theorem 2, derived here",
     method="measured",
     declared="verified",
 )

@@ -15,7 +15,18 @@ from types import ModuleType
 from ssm_edu.ledger import Claim, Result, claims_of
 
 # The order in which they are read: from the differential equation to the scan and its gradient.
-READING_ORDER = ("zero_order_hold", "phi_functions", "discretisation_error", "stability", "convolution", "hippo")
+READING_ORDER = (
+    "zero_order_hold",
+    "phi_functions",
+    "discretisation_error",
+    "stability",
+    "convolution",
+    "hippo",
+    "selectivity",
+    "associative_scan",
+    "adjoint",
+    "rounding_error",
+)
 
 
 def folder() -> Path:

@@ -3,7 +3,7 @@
 A rule for a diagonal A is two functions of z = Δa: Ā = α(z) and B̄ = Δ p(z) B. The two-tap rules also weigh the
 previous input: h_t = Ā h_{t−1} + Δ p(z) B x_t + Δ q(z) B x_{t−1}.
 
-| rule                    | α(z)              | p(z)        | q(z)            | order, smooth x | x constant in a step |
+| rule                    | α(z)              | p(z)        | q(z)            | order, smooth x | x constant |
 |-------------------------|-------------------|-------------|-----------------|---|-------|
 | zoh                     | eᶻ                | φ₁(z)       |                 | 1 | exact |
 | euler                   | 1 + z             | 1           |                 | 1 | 1     |
@@ -64,8 +64,8 @@ class Method:
     `dzp` is (z p)′ = p + z p′, which is ∂β/∂Δ: written out for each rule, because the sum cancels (for `zoh` it is
     eᶻ, the difference of two terms near 1/z). `q`, `dq` and `dzq` are the same for x_{t−1}.
 
-    `order` is the order of accuracy for a smooth input sampled at the end of each step, `order_held` for an
-    input that is constant in each step (infinite: exact). `beta_limit` is lim a·β as z → −∞, for the rules
+    `order` is the order of accuracy for a smooth input sampled at the end of each step, `order_held` for an input
+    that is constant from the previous sample on (infinite: exact; claims ERR-9 to ERR-14). `beta_limit` is lim a·β as z → −∞, for the rules
     whose β stops depending on Δ there.
     """
 

@@ -143,6 +143,8 @@ class Work:
             self.show(text)
         self._count()
         if self.method == "symbolic":
+            if condition is None:
+                raise Undecided("SymPy cannot decide it: the condition is None")
             condition = sp.sympify(bool(condition) if type(condition).__name__ == "bool_" else condition)
             if condition not in (sp.true, sp.false):
                 condition = sp.simplify(condition)

@@ -58,7 +58,9 @@ def test_legs_remembers_a_polynomial():
     basis = np.polynomial.legendre.legvander(nodes, n - 1) * B
     for m in range(n):
         c = (weights / 2 * ((nodes + 1) / 2) ** m) @ basis
-        np.testing.assert_allclose(m * c, A @ c + B, rtol=0, atol=1e2 * n * UNIT * np.abs(A).sum(axis=1).max())
+        # the quadrature is exact; nodes, weights and n + 4 terms of size below max B each round by a few u
+        rounding = 8 * (n + 4) * UNIT * np.abs(A).sum(axis=1).max() * B.max()
+        np.testing.assert_allclose(m * c, A @ c + B, rtol=0, atol=rounding)
         assert np.abs(m * c - (-A @ c + B)).max() > 0.1
 
 
@@ -90,12 +92,16 @@ def test_diagonal_plus_low_rank(n):
     if n > 1:
         unconjugated = V @ (np.diag(Lambda) - np.outer(P, Q)) @ V.conj().T
         assert np.linalg.norm(unconjugated - A, 2) > 0.01
-    angles = np.arctan(Lambda.imag[:, None] / (np.arange(n) + 0.5)).sum(axis=1)
-    np.testing.assert_allclose(angles, np.pi * (np.arange(n) - (n - 1) / 2), rtol=0, atol=1e-13 * n**2)
+    omega = Lambda.imag
+    slope = ((np.arange(n) + 0.5) / ((np.arange(n) + 0.5) ** 2 + omega[:, None] ** 2)).sum(axis=1)
+    angles = np.arctan(omega[:, None] / (np.arange(n) + 0.5)).sum(axis=1)
+    # an eigenvalue is off by ~n u ‖S‖, and n arctangents below π/2 are summed
+    slack = 16 * n * UNIT * (slope * np.abs(omega).max() + n * np.pi / 2)
+    assert (np.abs(angles - np.pi * (np.arange(n) - (n - 1) / 2)) <= slack).all()
 
 
 def test_s4d_diagonals_beside_legs():
-    """HIPPO-8 to HIPPO-11: S4D-Inv is near LegS's frequencies, S4D-Lin is not."""
+    """HIPPO-8, HIPPO-9, HIPPO-10, HIPPO-11: S4D-Inv is near LegS's frequencies, S4D-Lin is not."""
     omega = np.sort(dplr_legs(64).Lambda.imag)[::-1][:32]
     np.testing.assert_allclose(s4d_inv(32).imag, omega, rtol=0.25)
     assert np.abs(np.sort(s4d_lin(32).imag)[::-1] / omega - 1).max() > 0.9
@@ -109,7 +115,8 @@ def test_the_transient_is_slower_than_the_eigenvalues():
     from scipy.linalg import expm
 
     A = legs(16).A
-    assert np.exp(-1) * 1.6 < np.linalg.norm(expm(A), 2) <= np.exp(-0.5) * (1 + 1e-12)
+    rounding = 8 * 16 * UNIT * (1 + np.linalg.norm(A, 2))
+    assert np.exp(-1) * 1.6 < np.linalg.norm(expm(A), 2) <= np.exp(-0.5) * (1 + rounding)
     _, vectors = np.linalg.eig(legs(10).A)
     assert np.linalg.cond(vectors) > 1e6
 
