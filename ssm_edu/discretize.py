@@ -101,7 +101,7 @@ class Method:
             return beta
         # Δa overflowed though Δ and a are finite, so p(z) underflowed: β is at its limit.
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(np.isfinite(z) | (np.real(z) > 0), beta, self.beta_limit / a)
+            return np.where(np.isinf(z) & (np.real(z) < 0), self.beta_limit / a, beta)
 
     def partials(self, delta: Array, a: Array) -> Partials:
         """The four partial derivatives (six for a two-tap rule), by ∂z/∂Δ = a and ∂z/∂a = Δ (claim ADJ-5)."""

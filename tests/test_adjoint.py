@@ -226,8 +226,8 @@ WRONG = {
     "h_t for h_{t−1}": [("g * np.conj(h_before)", "g * np.conj(h)")],
     "Ā₀h₀ across a sequence border": [("grad_A_bar = np.where(fresh[:, t, None, None], 0, ", "grad_A_bar = (")],
     "state across a sequence border": [("carried = np.where(fresh[:, t, None, None], 0, np", "carried = (np")],
-    "B̄ taken as constant in Δ": [("+ np.conj(dweight) * grad_weight", "")],
-    "Mamba's ∂B̄/∂Δ for all rules": [('1.0 if p.discretization == "mamba" else dalpha', "1.0")],
+    "B̄ taken as constant in Δ": [("+ np.conj(method.dzp(z)) * grad_weight", "")],
+    "Mamba's ∂B̄/∂Δ for all rules": [("np.conj(method.dzp(z))", "1.0")],
     "B̄ taken as constant in A": [("+ np.conj(delta_t**2 * method.dp(z)) * grad_weight", "")],
     "no softplus in the gradient": [("if p.delta_softplus:\n        ddelta", "if False:\n        ddelta")],
     "D before the gate": [("grad_s * p.D[:, None]", "grad_y * p.D[:, None]")],
@@ -251,7 +251,7 @@ def test_a_wrong_adjoint_fails_on_a_real_scan_too(wrong: list[tuple[str, str]]) 
 
 
 SUBTRACTED = ("g * np.conj(h_before)", "g * np.conj((h - weight * B_t * u_t) / method.alpha(z))")
-SUMMED = ('1.0 if p.discretization == "mamba" else dalpha', "method.p(z) + z * method.dp(z)")
+SUMMED = ("np.conj(method.dzp(z))", "np.conj(method.p(z) + z * method.dp(z))")
 
 
 @pytest.mark.parametrize(("name", "cancelling"), [("A", SUBTRACTED), ("delta", SUMMED)])

@@ -155,10 +155,7 @@ def selective_scan_backward(
 
         grad_A_bar = np.where(fresh[:, t, None, None], 0, g * np.conj(h_before))
         grad_weight = g * np.conj(B_t) * u_t
-        # Every rule but Mamba's keeps the steady state −B/A, z p(z) = α(z) − 1, so that (Δ p)' is α' by Δ;
-        # p(z) + z p'(z) is the same number after a cancellation (claims ADJ-4 and ADJ-13).
-        dweight = 1.0 if p.discretization == "mamba" else dalpha
-        ddelta[..., t] = (np.conj(p.A * dalpha) * grad_A_bar + np.conj(dweight) * grad_weight).sum(axis=-1).real
+        ddelta[..., t] = (np.conj(p.A * dalpha) * grad_A_bar + np.conj(method.dzp(z)) * grad_weight).sum(axis=-1).real
         dA += (np.conj(delta_t * dalpha) * grad_A_bar + np.conj(delta_t**2 * method.dp(z)) * grad_weight).sum(axis=0)
 
         carried = np.where(fresh[:, t, None, None], 0, np.conj(method.alpha(z)) * g)
