@@ -1,0 +1,109 @@
+"""`ssm-edu check MODULE:FUNCTION`: property-test anybody's selective scan."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+def check_command(
+    forward: Annotated[str, typer.Argument(help="MODULE:FUNCTION, called as ssm_edu.selective_scan is.")],
+    backward: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as ssm_edu.selective_scan_backward.")] = None,
+    step: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as ssm_edu.selective_step.")] = None,
+    framework: Annotated[str, typer.Option(help="Whose arrays it takes: numpy, torch, cupy or jax.")] = "numpy",
+    dtype: Annotated[str, typer.Option(help="Of u: float16, bfloat16, float32 or float64.")] = "float32",
+    without: Annotated[str, typer.Option(help="Features it lacks, such as complex,seq_idx.")] = "",
+    max_examples: Annotated[int | None, typer.Option(min=1, help="Problems for a property.")] = None,
+    device: Annotated[str | None, typer.Option(help="The framework's name for one, such as cuda:0.")] = None,
+    fast_math: Annotated[bool, typer.Option("--fast-math", help="Allow CUDA's approximate functions.")] = False,
+) -> None:
+    """Property-test a selective scan of your own, and shrink what fails to a few lines.
+
+    Exit code 1 if a property fails, 2 if the functions cannot be found or an option is wrong.
+    """
+    from ssm_edu import bounds
+    from ssm_edu.testing.report import MARKS, Result
+    from ssm_edu.testing.runner import MAX_EXAMPLES, check, select
+
+    out = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "property", "", "problems", "seconds"):
+        table.add_column(column, justify="right" if column in ("problems", "seconds") else "left")
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=out)
+    task = progress.add_task("", total=len(select(None)))
+
+    def on_result(result: Result) -> None:
+        colour = COLOURS[result.status]
+        words = result.reason if result.status == "passed" else result.message
+        counts = (str(result.examples), f"{result.seconds:.1f}") if result.examples else ("", "")
+        table.add_row(f"[{colour}]{MARKS[result.status]}[/]", escape(result.name), escape(words), *counts)
+        progress.update(task, advance=1)
+
+    names = {name.strip() for name in without.split(",") if name.strip()}
+    function = _load(forward)
+    others = [None if name is None else _load(name) for name in (backward, step)]
+    try:
+        with Live(Group(table, progress), console=out, refresh_per_second=8) as live:
+            report = check(
+                function,
+                others[0],
+                step=others[1],
+                framework=framework,
+                dtype=dtype,
+                without=names,
+                max_examples=max_examples or MAX_EXAMPLES,
+                device=device,
+                arithmetic=bounds.FLOAT32_APPROX if fast_math else None,
+                on_result=on_result,
+            )
+            live.update(table)
+    except (ValueError, TypeError, ImportError) as error:
+        _usage_error(str(error))
+    for failure in report.failures:
+        out.print(f"\n[bold red]{MARKS['failed']}[/] {escape(failure.name)}: {escape(failure.reason)}", soft_wrap=True)
+        out.print(f"{failure.message}\n", markup=False, soft_wrap=True)
+        out.print(failure.counterexample, markup=False, soft_wrap=True)
+    out.print(f"\n{report.summary}", soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _load(target: str) -> Callable[..., Any]:
+    """The function that MODULE:FUNCTION names, looked for in the current folder, too."""
+    name, colon, path = target.partition(":")
+    if not (name and colon and path):
+        _usage_error(f"{target!r} is not of the form MODULE:FUNCTION")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = import_module(name)
+    except Exception as error:
+        _usage_error(f"{name} cannot be imported: {type(error).__name__}: {error}")
+    for part in path.split("."):
+        if not hasattr(found, part):
+            near = get_close_matches(part, dir(found), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            _usage_error(f"{name} has no {path!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        _usage_error(f"{target} is {found!r:.60}, expected a function")
+    return found
+
+
+def _usage_error(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
+    raise typer.Exit(2)

@@ -1,0 +1,62 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["passed", "failed", "skipped"]
+MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One property.
+
+    Attributes:
+        message: why it failed, or why it was skipped.
+        counterexample: with a failure, the problem as code that rebuilds it and fails again when it is run.
+        examples: how many problems were tried.
+    """
+
+    name: str
+    reason: str
+    status: Status
+    message: str = ""
+    counterexample: str = ""
+    examples: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [f"{MARKS[self.status]} {self.name}: {self.reason}"]
+        if self.message:
+            lines.append(f"    {self.message}")
+        lines += [f"        {line}" for line in self.counterexample.splitlines()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All properties, in the order they were checked."""
+
+    results: list[Result]
+
+    @property
+    def ok(self) -> bool:
+        """Whether none failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Result]:
+        return [result for result in self.results if result.status == "failed"]
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.results), "", self.summary])
+
+    @property
+    def summary(self) -> str:
+        """One line of counts."""
+        counts = {status: sum(r.status == status for r in self.results) for status in MARKS}
+        words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        examples, seconds = sum(r.examples for r in self.results), sum(r.seconds for r in self.results)
+        return f"{len(self.results)} properties: {words}; {examples} problems in {seconds:.1f} s"

@@ -1,0 +1,444 @@
+"""The conformance kit passes what is right, catches what is wrong, and says so in a form that can be pasted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ssm_edu import bounds, selective_scan, selective_step
+from ssm_edu.testing import (
+    FEATURES,
+    PROPERTIES,
+    Arguments,
+    Failure,
+    Recipe,
+    Result,
+    check,
+    conformance_tests,
+    make_implementation,
+    problem_from,
+    problems,
+    replay,
+    runner,
+    strategies,
+)
+from ssm_edu.testing.command import check_command
+from ssm_edu.testing.frameworks import Framework, get_framework
+from ssm_edu.testing.implementation import assert_close
+from ssm_edu.testing.recipes import features_of, fitted, rounded
+from tests.mutants import CORRECT, MUTANTS, DecayOfTheSameStep, Kernel, Reference, TailDropped
+
+ROOT = Path(__file__).parent.parent
+forward, backward = Reference.forward, Reference.backward
+
+app = typer.Typer()
+app.command()(check_command)
+cli = CliRunner()
+
+
+@pytest.fixture
+def no_type_checks() -> Iterator[None]:
+    """Without run-time type checks, as users run it: in a third of the time. The other tests have them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SHRINK_SECONDS", 0.1)
+
+
+# A few examples beside the corners keep them all in the time of one check with the default number.
+@pytest.mark.usefixtures("no_type_checks")
+@pytest.mark.parametrize("kind", CORRECT, ids=lambda kind: kind.__name__)
+def test_passes_correct_scans_however_they_round(kind: type[Kernel]) -> None:
+    report = check(kind.forward, kind.backward, max_examples=12)
+    assert report.ok, str(report)
+    assert [r.name for r in report.results] == list(PROPERTIES)
+    assert not any(r.status == "skipped" for r in report.results)
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@pytest.mark.parametrize(("dtype", "examples"), [("float16", 5), ("float64", 5), ("float32", runner.MAX_EXAMPLES)])
+def test_passes_the_reference(dtype: str, examples: int) -> None:
+    report = check(forward, backward, step=selective_step, dtype=dtype, max_examples=examples)
+    assert report.ok, str(report)
+
+
+class Narrow(np.ndarray):
+    """Stands for an array of bfloat16: its numbers, in float32."""
+
+
+class Bfloat16(Framework):
+    """A framework with bfloat16, made of NumPy's arrays."""
+
+    def from_numpy(self, array: np.ndarray, dtype: str) -> Any:
+        return array.view(Narrow) if dtype == "bfloat16" else array
+
+    def to_numpy(self, name: str, value: Any) -> tuple[np.ndarray, str]:
+        return value.view(np.ndarray), "bfloat16" if isinstance(value, Narrow) else value.dtype.name
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_bfloat16_outputs_may_be_off_by_their_last_rounding_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow(array: np.ndarray) -> np.ndarray:
+        return rounded(array, Recipe(dtype="bfloat16")).view(Narrow)
+
+    def scan(*args: Any, off: float = 0.0, **kwargs: Any) -> Any:
+        both = kwargs.pop("return_last_state", False)
+        y, last = forward(*(x.view(np.ndarray) for x in args), **kwargs, return_last_state=True)
+        y = narrow(y * np.float32(1 + off))
+        return (y, last) if both else y
+
+    def gradients(grad_y: Any, *args: Any, **kwargs: Any) -> Any:
+        found = backward(grad_y, *args, **kwargs)._asdict()
+        given = dict(zip(("u", "delta", "A", "B", "C"), args, strict=True)) | kwargs
+        return {n: narrow(g) if isinstance(given.get(n), Narrow) else g for n, g in found.items() if g is not None}
+
+    monkeypatch.setattr(runner, "get_framework", lambda *_: Bfloat16("numpy", np, None))
+    report = check(scan, gradients, dtype="bfloat16", without={"strided"}, max_examples=3)
+    assert report.ok, str(report)
+    assert not check(partial(scan, off=2**-7), dtype="bfloat16", properties=["equals the oracle"]).ok
+
+
+@pytest.mark.usefixtures("no_type_checks", "short_shrinking")
+@pytest.mark.parametrize("kind", MUTANTS, ids=lambda kind: kind.__name__)
+def test_catches_the_mutant_by_the_property_it_breaks(kind: type[Kernel]) -> None:
+    [result] = check(kind.forward, kind.backward, properties=[MUTANTS[kind]]).results
+    assert result.status == "failed"
+    assert "dtype" not in result.message or kind.__name__ == "ReturnsDouble"
+
+
+def test_every_property_catches_some_mutant() -> None:
+    assert len(MUTANTS) >= 25
+    assert set(MUTANTS.values()) == set(PROPERTIES)
+
+
+def test_approximate_functions_pass_only_where_they_are_allowed() -> None:
+    class CancellingSoftplus(Kernel):
+        def soft(self, x: Any) -> Any:
+            return np.where(x > 20, x, np.log(1 + np.exp(np.minimum(x, 20))))
+
+    strict = check(CancellingSoftplus.forward, properties=["tiny steps"])
+    loose = check(CancellingSoftplus.forward, properties=["tiny steps"], arithmetic=bounds.FLOAT32_APPROX)
+    assert not strict.ok
+    assert loose.ok, str(loose)
+
+
+def test_a_failure_is_shrunk_and_its_code_fails_again() -> None:
+    [result] = check(TailDropped.forward, properties=["equals the oracle"]).results
+    # Nothing is dropped up to 32.
+    assert "shape=(1, 1, 1, 33))" in result.counterexample
+    names = {"forward": TailDropped.forward}
+    with pytest.raises(Failure, match="y\\[0, 0, 32\\] is 0"):
+        exec(result.counterexample, names)
+    exec(result.counterexample, {"forward": Kernel.forward})
+
+
+def test_a_failure_of_the_adjoint_can_be_replayed() -> None:
+    [result] = check(DecayOfTheSameStep.forward, DecayOfTheSameStep.backward, properties=["adjoint identity"]).results
+    names = {"forward": Kernel.forward, "backward": DecayOfTheSameStep.backward}
+    with pytest.raises(Failure, match="they differ by"):
+        exec(result.counterexample, names)
+
+
+def test_always_the_same_problems() -> None:
+    seen: list[list[str]] = []
+    for _ in range(2):
+        tried: list[str] = []
+
+        def recording(*args: Any, tried: list[str] = tried, **kwargs: Any) -> Any:
+            tried.append(repr(args[0].tobytes()))
+            return forward(*args, **kwargs)
+
+        check(recording, properties=["rows of a batch"])
+        seen.append(tried)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda y, h: y, "forward returned a ndarray, expected (y, last_state)"),
+        (lambda y, h: (y[..., :1], h), "y has shape"),
+        (lambda y, h: (y.astype(np.float64), h), "y has dtype float64, expected float32"),
+        (lambda y, h: (y, h.astype(np.complex128)), "last_state has dtype complex128"),
+        (lambda y, h: (y.tolist(), h), "y is a list, expected a numpy.ndarray"),
+        (lambda y, h: (None, h), "y is a NoneType, expected a numpy.ndarray"),
+        (lambda y, h: 1 / 0, "forward raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_wrong_outputs_are_failures_with_a_message(wrong: Callable[..., Any], message: str) -> None:
+    report = check(lambda *a, **kw: wrong(*forward(*a, **kw)), properties=["equals the oracle"])
+    assert message in report.results[0].message
+    assert "problem_from(seed=0, shape=(1, 1, 1, " in report.results[0].counterexample
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda g: g, ""),
+        (lambda g: g._asdict(), ""),
+        (tuple, ""),
+        (lambda g: tuple(g)[:3], "backward returned a tuple of 3, expected fields or keys u, delta"),
+        (lambda g: g._replace(A=None), "backward returned no gradient of A"),
+        (lambda g: g._replace(delta=g.delta.T), "gradient of delta has shape"),
+        (lambda g: 1 / 0, "backward raised ZeroDivisionError"),
+    ],
+)
+def test_forms_of_gradients(form: Callable[..., Any], message: str) -> None:
+    report = check(forward, lambda *a, **kw: form(backward(*a, **kw)), properties=["gradients add up"], max_examples=5)
+    assert report.ok == (not message)
+    assert message in report.results[0].message
+
+
+def bare_scan(u: Any, delta: Any, A: Any, B: Any, C: Any) -> Any:
+    return forward(u, delta, A, B, C)
+
+
+BARE = {"variable_B", "variable_C", "mamba", "deterministic"}
+
+
+def test_an_implementation_is_asked_for_nothing_that_it_lacks() -> None:
+    report = check(bare_scan, features=BARE, max_examples=3)
+    assert report.ok, str(report)
+    skipped = {r.name: r.message for r in report.results if r.status == "skipped"}
+    assert skipped["splits anywhere"] == "without initial_state, last_state"
+    assert skipped["packed equals separate"] == "without seq_idx"
+    assert skipped["adjoint identity"] == "no backward given"
+    assert "equals the oracle" not in skipped
+    assert "– packed equals separate" in str(report)
+
+
+def test_without_takes_features_away() -> None:
+    lacking = FEATURES - {"complex", "seq_idx", "bilinear"}
+    some = {"complex A", "packed equals separate", "superposition"}
+    one = check(forward, without={"complex", "seq_idx", "bilinear"}, properties=some, max_examples=1)
+    other = check(forward, features=lacking, properties=some, max_examples=1)
+    for report in (one, other):
+        assert [r.status for r in report.results] == ["skipped", "passed", "skipped"]
+
+
+@given(st.sampled_from(sorted(FEATURES)), problems(max_length=5))
+def test_a_fitted_problem_uses_only_the_features(feature: str, problem: Arguments) -> None:
+    features = FEATURES - {feature}
+    assert features_of(fitted(problem.recipe, features)) <= features
+
+
+@given(problems(max_length=9))
+def test_a_problem_is_rebuilt_from_what_it_prints(problem: Arguments) -> None:
+    again = eval(repr(problem), {"problem_from": problem_from})
+    assert again.recipe == problem.recipe
+    for name, value in problem.items():
+        np.testing.assert_array_equal(again[name], value)
+    selective_scan(**problem, backend="reference")
+
+
+@given(problems(max_length=9))
+def test_simpler_recipes_are_valid_and_other(problem: Arguments) -> None:
+    for recipe in strategies.simpler(problem.recipe):
+        assert recipe != problem.recipe
+        problem_from(**vars(recipe))
+
+
+def test_problems_reach_where_scans_fail() -> None:
+    """Strong decay to −1e4, Δ = ±0, every rule, subnormal numbers: all within a few hundred problems."""
+    seen: dict[str, float] = {"decay": 0, "zero": 0, "negative zero": 0, "subnormal": 0}
+    rules = set()
+    for seed, steps, values in product(range(3), ("strong", "zeros", "tails"), ("subnormal", "decades")):
+        problem = problem_from(seed, (2, 4, 16, 33), steps=steps, values=values, discretization="zoh")
+        delta, u = problem["delta"], problem["u"]
+        seen["decay"] = min(seen["decay"], (delta[:, :, None] * problem["A"][:, :, None]).min())
+        seen["zero"] += (delta == 0).sum()
+        seen["negative zero"] += ((delta == 0) & np.signbit(delta)).sum()
+        seen["subnormal"] += ((u != 0) & (np.abs(u) < np.finfo(np.float32).smallest_normal)).sum()
+        rules.add(problem["discretization"])
+    assert seen["decay"] < -5e3
+    assert min(seen["zero"], seen["negative zero"], seen["subnormal"]) > 0
+
+
+def test_bfloat16_values_are_the_nearest() -> None:
+    recipe = Recipe(dtype="bfloat16")
+    x = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-7, 3.14159265, 1e-40])
+    # Ties go to the even neighbour; π is 0x4049 with eight significant bits.
+    expected = [1.0, 1.0, 1 + 2**-6, -1 - 2**-7, 3.140625]
+    np.testing.assert_array_equal(rounded(x, recipe)[:5], np.array(expected, np.float32))
+    assert not (rounded(x, recipe).view(np.uint32) & 0xFFFF).any()
+
+
+def test_a_comparison_fails_nan_and_what_is_outside_and_passes_an_overflow() -> None:
+    def compare(found: float, expected: float, bound: float) -> None:
+        assert_close({"y": np.float32([found])}, {"y": np.array([expected])}, {"y": np.array([bound])})
+
+    compare(1.0, 1.1, 0.2)
+    compare(np.inf, 1e39, np.inf)
+    for found, expected, bound in ((1.0, 1.3, 0.2), (np.nan, 1.0, 0.2), (np.inf, 1.0, 0.2), (0.0, 1e-20, 0.0)):
+        with pytest.raises(Failure, match="expected"):
+            compare(found, expected, bound)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"framework": "nunpy"}, ValueError, "framework is 'nunpy', expected one of numpy, torch"),
+        ({"dtype": "float8"}, ValueError, "dtype is 'float8', expected one of float16"),
+        ({"dtype": "bfloat16"}, ValueError, "which numpy has not"),
+        ({"device": "cuda:0"}, ValueError, "numpy has only the CPU"),
+        ({"without": {"colour"}}, ValueError, "unknown feature colour"),
+        ({"without": "complex"}, TypeError, "without is the string 'complex', expected a set of names"),
+        ({"features": {"z"}}, ValueError, "features has none of constant_B, variable_B"),
+        ({"properties": ["beauty"]}, ValueError, "unknown property beauty"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check(forward, **options)
+
+
+def test_what_cannot_be_called_is_named() -> None:
+    # Past the run-time type checks of the test run, which a user's process has not.
+    make = getattr(make_implementation, "__wrapped__", make_implementation)
+    with pytest.raises(TypeError, match="backward is 3, expected a function"):
+        make(forward, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (1, 3, 1, 1), "groups_B": 2}, "groups_B is 2, expected a divisor of dim = 3"),
+        ({"shape": (1, 1, 1)}, "shape is"),
+        ({"steps": "small"}, "steps is 'small', expected one of plain"),
+        ({"discretization": "foh"}, "discretization is 'foh'"),
+    ],
+)
+def test_wrong_recipes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        problem_from(**options)
+
+
+@pytest.mark.parametrize("name", ["torch", "cupy", "jax"])
+def test_a_missing_framework_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=f"framework '{name}' cannot be imported"):
+        get_framework(name, "float32", None)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("torch", "bfloat16"), ("torch", "float32"), ("jax", "bfloat16")])
+def test_arrays_go_to_a_framework_and_back(name: str, dtype: str) -> None:
+    pytest.importorskip(name)
+    framework = get_framework(name, dtype, "cpu")
+    array = problem_from(0, (1, 2, 1, 5), dtype=dtype)["u"]
+    back, found = framework.to_numpy("u", framework.from_numpy(array, dtype))
+    assert found == dtype
+    np.testing.assert_array_equal(back, array)
+
+
+def test_replay_of_an_unknown_property() -> None:
+    with pytest.raises(ValueError, match="unknown property beauty"):
+        replay("beauty", problem_from(), forward)
+
+
+def test_results_come_one_by_one() -> None:
+    seen: list[Result] = []
+    report = check(forward, max_examples=1, properties=["causality", "y alone"], on_result=seen.append)
+    assert report.results == seen
+
+
+def test_one_line_in_a_test_file(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "from ssm_edu.testing import conformance_tests\n"
+        "from tests.mutants import GroupsInterleaved as mine\n"
+        "test_right = conformance_tests(mine.forward, without={'groups'}, max_examples=3)\n"
+        "test_wrong = conformance_tests(mine.forward, properties=['groups are copies'])\n"
+        "test_absent = conformance_tests(mine.forward, framework='no_such_framework', properties=['causality'])\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, timeout=120)
+    assert run.returncode == 1
+    assert "groups are copies: channels that share a B or C" in run.stdout
+    assert "problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=1, groups_C=2)" in run.stdout
+    assert "framework is 'no_such_framework'" in run.stdout
+    assert "2 failed" in run.stdout
+    assert "test_right[a huge step forgets]" not in run.stdout
+
+
+def test_the_helper_makes_a_test_of_each_property() -> None:
+    made = conformance_tests(forward, properties=["causality", "y alone"], max_examples=1)
+    [mark] = made.pytestmark  # type: ignore[attr-defined]
+    assert list(mark.args[1]) == ["y alone", "causality"]
+    made("causality")
+
+
+@pytest.fixture
+def my_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_kernel.py").write_text(
+        "from tests.mutants import GroupsInterleaved, Kernel\n"
+        "right, right_backward, wrong, number = Kernel.forward, Kernel.backward, GroupsInterleaved.forward, 3\n"
+    )
+    Path("my_broken_kernel.py").write_text("import no_such_module\n")
+
+
+@pytest.mark.usefixtures("my_kernel")
+def test_the_command_passes_a_kernel_of_the_current_folder() -> None:
+    result = cli.invoke(app, ["my_kernel:right", "--without", "complex, seq_idx", "--max-examples", "2"])
+    assert result.exit_code == 0, result.output
+    assert "causality" in result.output
+    assert "without seq_idx" in " ".join(result.output.split())
+    assert f"{len(PROPERTIES)} properties:" in result.output
+
+
+@pytest.mark.usefixtures("my_kernel")
+def test_the_command_prints_a_counterexample() -> None:
+    result = cli.invoke(app, ["my_kernel:wrong", "--max-examples", "3"])
+    assert result.exit_code == 1
+    assert "problem = problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=1, groups_C=2)" in result.output
+    assert "replay('groups are copies', problem, forward)" in result.output
+
+
+@pytest.mark.usefixtures("my_kernel")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["my_kernel"], "'my_kernel' is not of the form MODULE:FUNCTION"),
+        (["my_kernal:right"], "my_kernal cannot be imported: ModuleNotFoundError: No module named 'my_kernal'"),
+        (
+            ["my_broken_kernel:scan"],
+            "my_broken_kernel cannot be imported: ModuleNotFoundError: No module",
+        ),
+        (["my_kernel:rihgt"], "my_kernel has no 'rihgt'; did you mean 'right'?"),
+        (["my_kernel:number"], "my_kernel:number is 3, expected a function"),
+        (["my_kernel:right", "--without", "colour"], "unknown feature colour"),
+        (["my_kernel:right", "--dtype", "int8"], "dtype is 'int8'"),
+        (["my_kernel:right", "--framework", "tensorflow"], "framework is 'tensorflow'"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:
+    result = cli.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
