@@ -13,8 +13,7 @@ states at the borders of tiles and recomputes those inside a tile when it comes 
 | u, delta, z, y | (batch, dim, length) |
 | span | (block, 2), a block's first channel and the one after its last |
 | a, D, bias | (block, state, lanes), (block, lanes), (block, lanes) |
-| B, C | (batch, group, length, state), empty when constant |
-| held_B, held_C | (block, state, lanes), the constant maps, empty when variable |
+| B, C | (batch, group, length, state); constant: (block, state, lanes) |
 | groups | (block, 2), the groups of B and of C |
 | fresh | (batch, length), where no state flows in |
 | chunks | (chunk + 1,), where the chunks begin, and the length |
@@ -89,32 +88,22 @@ def load_steps(
             dt[t, lane] = softplus(raw[t, lane]) if with_softplus else raw[t, lane]
 
 
-@register_jitable
-def row(M: Any, held: Any, b: Any, group: Any, block: Any, t: Any, n: Any, scratch: Any) -> Any:
-    """A map at time t for state n, lane by lane: the constant map's row, or the variable map's number everywhere."""
-    if held.size > 0:
-        return held[block, n]
-    scratch[:] = M[b, group, t, n]
-    return scratch
-
-
 @cache
-def forward_kernel(rule: int) -> Any:
-    """`scan` by one rule; compiled once for each precision, and kept on disk."""
+def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
+    """`scan` for one kind of problem; compiled once for each precision, and kept on disk."""
     source = SOURCE
 
     @njit(**OPTIONS)
     def scan(
-        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
-        D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
-        chunks: Any, start: Any, y: Any, last: Any,
+        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, C: Any, D: Any, bias: Any,
+        with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, start: Any,
+        y: Any, last: Any,
     ) -> None:  # fmt: skip
         """y = (pairs·Re Σ C h + D u)·silu(z), and the state at the end of each chunk."""
         if source == 0:
             return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
-        B_row, C_row = np.zeros(lanes, a.dtype), np.zeros(lanes, a.dtype)
         raw, dt = np.zeros((TILE, lanes), u.dtype), np.zeros((TILE, lanes), u.dtype)
         x, gate, s = (
             np.zeros((TILE, lanes), u.dtype),
@@ -134,17 +123,17 @@ def forward_kernel(rule: int) -> Any:
                     s_t[:] = 0
                     for n in range(state):
                         a_n, h_n = a[block, n], h[n]
-                        B_n = row(B, held_B, b, group_B, block, t, n, B_row)
-                        C_n = row(C, held_C, b, group_C, block, t, n, C_row)
                         for lane in range(lanes):
                             step = dt_t[lane]
                             alpha, p = alpha_and_weight(rule, step * a_n[lane], one, half)
+                            map_b = B[block, n, lane] if constant_B else B[b, group_B, t, n]
+                            map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
                             # both, so that no inf or NaN crosses the border of a sequence
                             alpha = zero if is_fresh else alpha
                             before = zero if is_fresh else h_n[lane]
-                            after = alpha * before + step * x_t[lane] * (p * B_n[lane])
+                            after = alpha * before + step * x_t[lane] * (p * map_b)
                             h_n[lane] = after
-                            s_t[lane] += (C_n[lane] * after).real
+                            s_t[lane] += (map_c * after).real
                 if with_gate:
                     load(z, b, span[block], t0, t1, gate)
                 for t in range(t1 - t0):
@@ -172,20 +161,20 @@ def load_gradients(
 
 
 @cache
-def carry_kernel(rule: int) -> Any:
+def carry_kernel(rule: int, constant_C: bool) -> Any:
     """`carry`: what a chunk passes to the state before it, when no gradient comes from after it."""
     source = SOURCE
 
     @njit(**OPTIONS)
     def carry(
-        first: Any, last_task: Any, delta: Any, z: Any, a: Any, C: Any, held_C: Any, bias: Any, with_softplus: Any,
-        with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, grad_y: Any, leaving: Any,
+        first: Any, last_task: Any, delta: Any, z: Any, a: Any, C: Any, bias: Any, with_softplus: Any, with_gate: Any,
+        pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, grad_y: Any, leaving: Any,
     ) -> None:  # fmt: skip
         if source == 0:
             return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
-        real, C_row = grad_y.dtype, np.zeros(lanes, a.dtype)
+        real = grad_y.dtype
         raw, dt, e = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         gy, gate = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         for task in range(first, last_task):
@@ -198,10 +187,10 @@ def carry_kernel(rule: int) -> Any:
                 load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
                 for t in range(t1 - 1, t0 - 1, -1):
                     for n in range(state):
-                        C_n = row(C, held_C, b, group_C, block, t, n, C_row)
                         for lane in range(lanes):
                             alpha, _ = alpha_and_weight(rule, dt[t - t0, lane] * a[block, n, lane], one, half)
-                            g = conj(C_n[lane]) * e[t - t0, lane] + carried[n, lane]
+                            map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
+                            g = conj(map_c) * e[t - t0, lane] + carried[n, lane]
                             carried[n, lane] = zero if fresh[b, t] else conj(alpha) * g
             leaving[b, chunk, block] = carried
 
@@ -209,35 +198,32 @@ def carry_kernel(rule: int) -> Any:
 
 
 @cache
-def backward_kernel(rule: int) -> Any:
-    """`adjoint` by one rule."""
+def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
+    """`adjoint` for one kind of problem."""
     source = SOURCE
 
     @register_jitable
-    def states_of_a_tile(
-        b: Any, block: Any, group: Any, t0: Any, t1: Any, dt: Any, x: Any, a: Any, B: Any, held_B: Any, fresh: Any,
-        B_row: Any, states: Any,
-    ) -> None:  # fmt: skip
+    def states_of_a_tile(t0: Any, t1: Any, dt: Any, x: Any, a: Any, maps: Any, fresh: Any, states: Any) -> None:
         """states[i + 1] = the state after step t0 + i, from states[0]."""
-        state, lanes = a.shape[1], a.shape[2]
+        state, lanes = a.shape
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
         for t in range(t0, t1):
-            dt_t, x_t, is_fresh = dt[t - t0], x[t - t0], fresh[b, t]
+            dt_t, x_t, is_fresh = dt[t - t0], x[t - t0], fresh[t]
             for n in range(state):
-                a_n, before_n, after_n = a[block, n], states[t - t0, n], states[t - t0 + 1, n]
-                B_n = row(B, held_B, b, group, block, t, n, B_row)
+                a_n, before_n, after_n = a[n], states[t - t0, n], states[t - t0 + 1, n]
                 for lane in range(lanes):
                     step = dt_t[lane]
                     alpha, p = alpha_and_weight(rule, step * a_n[lane], one, half)
+                    map_b = maps[n, lane] if constant_B else maps[t, n]
                     alpha = zero if is_fresh else alpha
                     before = zero if is_fresh else before_n[lane]
-                    after_n[lane] = alpha * before + step * x_t[lane] * (p * B_n[lane])
+                    after_n[lane] = alpha * before + step * x_t[lane] * (p * map_b)
 
     @njit(**OPTIONS)
     def adjoint(
-        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
-        D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
-        chunks: Any, teams: Any, start: Any, arriving: Any, grad_y: Any,
+        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, C: Any, D: Any, bias: Any,
+        with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, teams: Any,
+        start: Any, arriving: Any, grad_y: Any,
         du: Any, ddelta: Any, dz: Any, da: Any, dB: Any, dC: Any, dD: Any, dbias: Any, leaving: Any,
     ) -> None:  # fmt: skip
         """Every gradient, and the one that leaves each chunk for the state before it.
@@ -255,8 +241,6 @@ def backward_kernel(rule: int) -> Any:
         gy, gate, e = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         s, dx, ddt = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         states = np.zeros((TILE + 1, state, lanes), a.dtype)
-        B_row, C_row = np.zeros(lanes, a.dtype), np.zeros(lanes, a.dtype)
-        constant_B, constant_C = held_B.size > 0, held_C.size > 0
         for task in range(first, last_task):
             b, team, chunk = task // (n_teams * n_chunks), task // n_chunks % n_teams, task % n_chunks
             lead, members = teams[team], teams[team + 1] - teams[team]
@@ -274,12 +258,13 @@ def backward_kernel(rule: int) -> Any:
                 borders[member, 0] = start[b, chunk, block]
                 dD[b, chunk, block] = 0
                 dbias[b, chunk, block] = 0
+                maps = B[block] if constant_B else B[b, group_B]
                 for tile in range(tiles - 1):
                     t0 = begin + tile * TILE
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t0 + TILE, raw, dt)
                     load(u, b, span[block], t0, t0 + TILE, x)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(b, block, group_B, t0, t0 + TILE, dt, x, a, B, held_B, fresh, B_row, states)
+                    states_of_a_tile(t0, t0 + TILE, dt, x, a[block], maps, fresh[b], states)
                     borders[member, tile + 1] = states[TILE]
 
             for tile in range(tiles - 1, -1, -1):
@@ -290,31 +275,31 @@ def backward_kernel(rule: int) -> Any:
                     C_sum[:] = 0
                 for member in range(members):
                     block = lead + member
+                    maps = B[block] if constant_B else B[b, group_B]
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t1, raw, dt)
                     load(u, b, span[block], t0, t1, x)
                     load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(b, block, group_B, t0, t1, dt, x, a, B, held_B, fresh, B_row, states)
+                    states_of_a_tile(t0, t1, dt, x, a[block], maps, fresh[b], states)
 
                     for t in range(t1 - 1, t0 - 1, -1):
                         i, is_fresh = t - t0, fresh[b, t]
                         dt_t, x_t, e_t, s_t, dx_t, ddt_t = dt[i], x[i], e[i], s[i], dx[i], ddt[i]
-                        B_part, C_part = member if constant_B else i, member if constant_C else i
+                        B_row, C_row = member if constant_B else i, member if constant_C else i
                         s_t[:] = 0
                         dx_t[:] = 0
                         ddt_t[:] = 0
                         for n in range(state):
                             a_n, carried_n, a_sum_n = a[block, n], carried[member, n], a_sum[member, n]
                             before_n, after_n = states[i, n], states[i + 1, n]
-                            B_sum_n, C_sum_n = B_sum[B_part, n], C_sum[C_part, n]
-                            B_n = row(B, held_B, b, group_B, block, t, n, B_row)
-                            C_n = row(C, held_C, b, group_C, block, t, n, C_row)
+                            B_sum_n, C_sum_n = B_sum[B_row, n], C_sum[C_row, n]
                             for lane in range(lanes):
                                 step, x_lane = dt_t[lane], x_t[lane]
                                 z_lane = step * a_n[lane]
                                 alpha, p = alpha_and_weight(rule, z_lane, one, half)
                                 dalpha, dp, dzp = slopes(rule, z_lane, alpha, p, one, half)
-                                map_b, map_c = B_n[lane], C_n[lane]
+                                map_b = B[block, n, lane] if constant_B else B[b, group_B, t, n]
+                                map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
                                 before = zero if is_fresh else before_n[lane]
                                 s_t[lane] += (map_c * after_n[lane]).real
 
