@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm_edu.selective.problem import DISCRETIZATIONS
 from ssm_edu.selective.reference import silu
 from ssm_edu.testing.edits import (
     on_a_grid,
@@ -70,6 +71,7 @@ def complex_spectrum(scan: Implementation, problem: Arguments) -> None:
 @holds(
     "tiny steps",
     "B̄ = (ΔA)⁻¹(exp(ΔA) − 1)ΔB and softplus lose all digits near ΔA = 0 where they are formed by subtraction",
+    corners=tuple({"shape": (2, 2, 2, 5), "discretization": rule, "values": "normal"} for rule in DISCRETIZATIONS),
     steps="tiny",
     sequences=0,
 )

@@ -22,7 +22,7 @@ class Property:
         check: raises :class:`Failure` if it does not hold of a problem.
         needs: features without which it says nothing.
         backward: whether it needs the adjoint.
-        share: how many examples it gets, relative to `max_examples`.
+        share: how many examples it gets, relative to `max_examples`; 0 for the corners alone.
         max_length: of the problems that are drawn.
         corners: recipes' fields that are tried always, before those that are drawn.
         fixed: fields that every problem has.

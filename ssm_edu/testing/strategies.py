@@ -28,8 +28,8 @@ def problems(
 ) -> Arguments:
     """Problems of every size and kind within the features, as keyword arguments of `selective_scan`.
 
-        >>> @given(problems(without_z := FEATURES - {"z"}, max_length=33, steps="strong"))
-        ... def test_it(problem): my_scan(**problem)
+        >>> @given(problem=problems(FEATURES - {"z"}, max_length=33, steps="strong"))
+        ... def test_my_scan(problem): my_scan(**problem)
 
     Args:
         features: what the problems may use, of :data:`FEATURES`.

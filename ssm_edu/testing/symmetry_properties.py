@@ -55,7 +55,11 @@ def order_of_channels(scan: Implementation, problem: Arguments) -> None:
     assert_close(found, expected, total(tolerance, tolerance), "channels reversed")
 
 
-@holds("order of states", "y is a sum over the states, in any order")
+@holds(
+    "order of states",
+    "y is a sum over the states, in any order",
+    corners=tuple({"shape": (1, 2, state, 3), "initial_state": True} for state in (16, 17, 33, 256)),
+)
 def order_of_states(scan: Implementation, problem: Arguments) -> None:
     axes = {"A": -1, "initial_state": -1} | {name: -1 if problem[name].ndim == 2 else -2 for name in ("B", "C")}
     flipped = {name: np.flip(v, axes[name]) if name in axes else v for name, v in problem.items()}

@@ -44,7 +44,7 @@ class Turned(NamedTuple):
         return (len(self.u), len(self.chunks) - 1, *self.a.shape)
 
     @property
-    def places(self) -> tuple[Array, ...]:
+    def places(self) -> tuple[np.ndarray, ...]:
         return self.blocks.span, self.blocks.groups, self.fresh, self.chunks
 
     @property
@@ -186,7 +186,7 @@ def _arriving(q: Turned, grad_y: Array, decay: Array, grad_last_state: Array | N
     return _chain(at_end, np.conj(decay[:, ::-1]), own[:, ::-1])[:, ::-1].copy()
 
 
-def _gather(dM: Array, M: Array, q: Turned, teams: Array, which: int) -> Array:
+def _gather(dM: Array, M: Array, q: Turned, teams: np.ndarray, which: int) -> Array:
     """The gradient of a map in its own shape: the chunks' or the teams' shares, added in order."""
     if np.isrealobj(M):
         dM = dM.real

@@ -26,7 +26,7 @@ Every kernel does the tasks from `first` to `last_task`, one for each (batch, bl
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit
@@ -39,6 +39,7 @@ RULES = {"mamba": 0, "zoh": 1, "bilinear": 2}
 MAMBA, ZOH, BILINEAR = RULES.values()
 
 
+@no_type_check
 @register_jitable
 def alpha_and_weight(rule: Any, z: Any, one: Any, half: Any) -> Any:
     """α(z) and p(z), where Ā = α(Δa) and B̄ = Δ p(Δa) B."""
@@ -50,6 +51,7 @@ def alpha_and_weight(rule: Any, z: Any, one: Any, half: Any) -> Any:
     return (one + half * z) * p, p
 
 
+@no_type_check
 @register_jitable
 def slopes(rule: Any, z: Any, alpha: Any, p: Any, one: Any, half: Any) -> Any:
     """α′(z), p′(z) and (z p)′ (claims ADJ-4 and ADJ-7)."""
@@ -60,6 +62,7 @@ def slopes(rule: Any, z: Any, alpha: Any, p: Any, one: Any, half: Any) -> Any:
     return p * p, half * p * p, p * p
 
 
+@no_type_check
 @register_jitable
 def load(source: Any, b: Any, span: Any, t0: Any, t1: Any, tile: Any) -> None:
     """tile[t, lane] = source[b, span[0] + lane, t0 + t]."""
@@ -68,6 +71,7 @@ def load(source: Any, b: Any, span: Any, t0: Any, t1: Any, tile: Any) -> None:
             tile[t, lane] = source[b, span[0] + lane, t0 + t]
 
 
+@no_type_check
 @register_jitable
 def store(tile: Any, target: Any, b: Any, span: Any, t0: Any, t1: Any) -> None:
     """target[b, span[0] + lane, t0 + t] = tile[t, lane]."""
@@ -76,6 +80,7 @@ def store(tile: Any, target: Any, b: Any, span: Any, t0: Any, t1: Any) -> None:
             target[b, span[0] + lane, t0 + t] = tile[t, lane]
 
 
+@no_type_check
 @register_jitable
 def load_steps(
     delta: Any, bias: Any, with_softplus: Any, b: Any, span: Any, t0: Any, t1: Any, raw: Any, dt: Any
@@ -88,6 +93,7 @@ def load_steps(
             dt[t, lane] = softplus(raw[t, lane]) if with_softplus else raw[t, lane]
 
 
+@no_type_check
 @cache
 def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
     """`scan` for one kind of problem; compiled once for each precision, and kept on disk."""
@@ -146,6 +152,7 @@ def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
     return scan
 
 
+@no_type_check
 @register_jitable
 def load_gradients(
     grad_y: Any, z: Any, with_gate: Any, pairs: Any, b: Any, span: Any, t0: Any, t1: Any, gy: Any, gate: Any, e: Any
@@ -160,6 +167,7 @@ def load_gradients(
             e[t, lane] = scale * gy[t, lane]
 
 
+@no_type_check
 @cache
 def carry_kernel(rule: int, constant_C: bool) -> Any:
     """`carry`: what a chunk passes to the state before it, when no gradient comes from after it."""
@@ -197,6 +205,7 @@ def carry_kernel(rule: int, constant_C: bool) -> Any:
     return carry
 
 
+@no_type_check
 @cache
 def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
     """`adjoint` for one kind of problem."""

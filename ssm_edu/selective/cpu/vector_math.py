@@ -3,6 +3,8 @@
 `math.exp` is a library call, one number at a time, and a scan is nothing but exponentials. Here eˣ is 2ⁿ·(1 + r φ₁(r))
 with x = n ln 2 + r, |r| ≤ ln 2/2, and φ₁(r) a polynomial; the same polynomial gives φ₁(x) without cancellation (claim
 PHI-3). Each function is also defined for complex arguments, in plain scalar code. Errors: tests/test_vector_math.py.
+
+(`no_type_check` keeps a run-time type checker from wrapping what Numba has to compile.)
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from math import factorial
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from llvmlite import ir
@@ -20,6 +22,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 FLAGS = {"contract"}  # a·b + c may be one rounding; nothing else is let loose, NaN and inf least of all
+INLINE = {"fastmath": FLAGS, "forceinline": True}
 OPTIONS: dict[str, Any] = {"fastmath": FLAGS, "cache": True, "error_model": "numpy", "nogil": True}
 # Numba's disk cache looks at the file of a kernel only: one that closes over this number is compiled anew when the
 # functions here, which it inlines, change.
@@ -42,6 +45,7 @@ def _width(x: Any) -> int | None:
     return x.bitwidth if isinstance(x, types.Float) else None
 
 
+@no_type_check
 def _polynomial(coefficients: dict[int, list[float]]) -> Any:
     """Horner's rule as straight-line code, so that the loop around it can be vectorised."""
 
@@ -64,6 +68,7 @@ def _polynomial(coefficients: dict[int, list[float]]) -> Any:
 _phi1_near, _dphi1_near, _atanh_series = _polynomial(PHI1), _polynomial(DPHI1), _polynomial(ATANH)
 
 
+@no_type_check
 @intrinsic
 def _times_power_of_two(typingctx: Any, x: Any, shifted: Any) -> Any:
     """x·2ⁿ, where `shifted` is MAGIC + n: in two factors, so that subnormal results come out right."""
@@ -97,7 +102,8 @@ def sigmoid(x: Any) -> Any: ...
 def conj(x: Any) -> Any: ...
 
 
-@overload(exp, jit_options={"fastmath": FLAGS})
+@no_type_check
+@overload(exp, jit_options=INLINE)
 def _exp(x: Any) -> Any:
     """eˣ."""
     if isinstance(x, types.Complex):
@@ -112,12 +118,13 @@ def _exp(x: Any) -> Any:
         shifted = x * log2_e + magic
         n = shifted - magic
         r = (x - n * ln2_high) - n * ln2_low
-        return _times_power_of_two(one + r * _phi1_near(r), shifted)  # type: ignore[call-arg]
+        return _times_power_of_two(one + r * _phi1_near(r), shifted)
 
     return implementation
 
 
-@overload(exp_phi1, jit_options={"fastmath": FLAGS})
+@no_type_check
+@overload(exp_phi1, jit_options=INLINE)
 def _exp_phi1(x: Any) -> Any:
     """(eˣ, φ₁(x)): the polynomial itself where x = r, else (eˣ − 1)/x, which loses two bits at most."""
     if isinstance(x, types.Complex):
@@ -133,14 +140,15 @@ def _exp_phi1(x: Any) -> Any:
         n = shifted - magic
         r = (y - n * ln2_high) - n * ln2_low
         phi = _phi1_near(r)
-        e: Any = _times_power_of_two(one + r * phi, shifted)  # type: ignore[call-arg]
+        e = _times_power_of_two(one + r * phi, shifted)
         near = n == zero
         return e, phi if near else (e - one) / (one if near else x)
 
     return implementation
 
 
-@overload(dphi1, jit_options={"fastmath": FLAGS})
+@no_type_check
+@overload(dphi1, jit_options=INLINE)
 def _dphi1(x: Any, exp_x: Any, phi1_x: Any) -> Any:
     """φ₁′(x) = (eˣ − φ₁(x))/x, near 0 its power series (claims PHI-2 and PHI-3)."""
     if isinstance(x, types.Complex):
@@ -158,21 +166,25 @@ def _dphi1(x: Any, exp_x: Any, phi1_x: Any) -> Any:
     return implementation
 
 
+@no_type_check
 @register_jitable
 def _itself(x: Any) -> Any:
     return x
 
 
+@no_type_check
 @register_jitable
 def _complex_conj(x: Any) -> Any:
     return x.conjugate()
 
 
+@no_type_check
 @register_jitable
 def _complex_exp(x: Any) -> Any:
     return cmath.exp(x)
 
 
+@no_type_check
 @register_jitable
 def _complex_exp_phi1(x: Any) -> Any:
     e = cmath.exp(x)
@@ -186,6 +198,7 @@ def _complex_exp_phi1(x: Any) -> Any:
     return e, total
 
 
+@no_type_check
 @register_jitable
 def _complex_dphi1(x: Any, exp_x: Any, phi1_x: Any) -> Any:
     if abs(x) > 0.5:
@@ -198,7 +211,8 @@ def _complex_dphi1(x: Any, exp_x: Any, phi1_x: Any) -> Any:
     return total
 
 
-@overload(softplus, jit_options={"fastmath": FLAGS})
+@no_type_check
+@overload(softplus, jit_options=INLINE)
 def _softplus(x: Any) -> Any:
     """log(1 + eˣ) = max(x, 0) + log(1 + e^{−|x|}), for every x."""
     if _width(x) is None:
@@ -213,7 +227,8 @@ def _softplus(x: Any) -> Any:
     return implementation
 
 
-@overload(sigmoid, jit_options={"fastmath": FLAGS})
+@no_type_check
+@overload(sigmoid, jit_options=INLINE)
 def _sigmoid(x: Any) -> Any:
     """1/(1 + e⁻ˣ), to full relative accuracy in both tails."""
     if _width(x) is None:
@@ -227,6 +242,7 @@ def _sigmoid(x: Any) -> Any:
     return implementation
 
 
+@no_type_check
 @overload(conj)
 def _conj(x: Any) -> Any:
     return _complex_conj if isinstance(x, types.Complex) else _itself
