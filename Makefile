@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# the tests run in a process a core: more threads in each would get in one another's way
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: derive test nightly lint clean
 

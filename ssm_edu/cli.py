@@ -1,20 +1,12 @@
-"""The command line: `ssm-edu derive`, `ssm-edu doctor`."""
+"""The command line, `ssm-edu`."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections import Counter
-from itertools import groupby
-from pathlib import Path
-from typing import Annotated, NoReturn
-
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from ssm_edu.ledger import Result, lines_of
+from ssm_edu.commands.check import check_command
+from ssm_edu.commands.derive import derive_command
+from ssm_edu.commands.doctor import doctor_command
 
 app = typer.Typer(
     help="The executable derivation of Mamba's selective scan.",
@@ -22,120 +14,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-COLOURS = {"proved": "green", "verified": "cyan", "refuted": "magenta", "error": "bold red"}
-
-
-@app.callback()
-def main() -> None:
-    """The executable derivation of Mamba's selective scan."""
-
-
-@app.command()
-def derive(
-    names: Annotated[list[str] | None, typer.Argument(help="Derivations or claim IDs; all when none is named.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the ledger to this file.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step's mathematics.")] = False,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; one a core by default.")] = None,
-) -> None:
-    """Prove, verify or refute every claim of the derivations, and print the ledger.
-
-    Exit code 1 if a verdict is not the declared one, 2 if a name is unknown.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from ssm_edu import derivations
-
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        _usage_error(f"--json: no folder {json_file.absolute().parent}")
-    start = time.perf_counter()
-    try:
-        claims = derivations.select(names or [])
-    except ValueError as error:
-        _usage_error(str(error))
-    results: list[Result] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("checking", total=len(claims))
-        for result in derivations.run(claims, jobs):
-            results.append(result)
-            progress.update(task, advance=1, description=result.derivation)
-    seconds = time.perf_counter() - start
-
-    if verbose:
-        for result in results:
-            print(*lines_of(result), "", sep="\n")
-    titles = {one.id: one.title for one in claims}
-    for derivation, group in groupby(results, key=lambda r: r.derivation):
-        out.print(_table(derivation, list(group), titles))
-    if json_file is not None:
-        ledger = {"seconds": round(seconds, 3), "claims": [result.as_dict() for result in results]}
-        json_file.write_text(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _summarise(results, seconds)
-
-
-def _usage_error(message: str) -> NoReturn:
-    err.print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
-    raise typer.Exit(2)
-
-
-def _table(derivation: str, results: list[Result], titles: dict[str, str]) -> Table:
-    table = Table(title=derivation, title_justify="left", title_style="bold", box=None, pad_edge=False, expand=False)
-    table.add_column("", width=1)
-    table.add_column("claim", no_wrap=True)
-    table.add_column("what", ratio=3)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("evidence", ratio=4)
-    for result in results:
-        evidence = str(result.evidence) if result.ok else f"declared {result.declared}; {result.evidence}"
-        if result.ok and result.corrected_by:
-            evidence += f" → {result.corrected_by}"
-        colour = COLOURS[result.verdict] if result.ok else "bold red"
-        table.add_row(
-            "✓" if result.ok else "✗",
-            result.id,
-            escape(titles[result.id]),
-            f"[{colour}]{result.verdict}[/]",
-            escape(evidence),
-        )
-    table.add_section()
-    return table
-
-
-def _summarise(results: list[Result], seconds: float) -> None:
-    counts = Counter(result.verdict for result in results if result.ok)
-    words = [f"{counts[v]} {v}{' as declared' * (v == 'refuted')}" for v in ("proved", "verified", "refuted")]
-    wrong = [result for result in results if not result.ok]
-    out.print(
-        f"\n{len(results)} claims in {seconds:.1f} s: {', '.join(words)}, "
-        + (f"[bold red]{len(wrong)} not as declared[/]" if wrong else "none out of place"),
-        soft_wrap=True,
-    )
-    for result in wrong:
-        err.print(
-            escape(f"{result.id} ({result.derivation}) is declared {result.declared} but came out {result.verdict}: ")
-            + escape(str(result.evidence)),
-            style="red",
-            soft_wrap=True,
-        )
-    if wrong:
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what this machine has and what of ssm_edu will run on it. Exit code 1 if something required is missing."""
-    from ssm_edu.doctor import examine
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "found", "for"):
-        table.add_column(column)
-    findings = examine()
-    for finding in findings:
-        mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[finding.ok]
-        table.add_row(mark, finding.name, escape(finding.found), escape(finding.advice))
-    out.print(table)
-    if any(finding.ok is False for finding in findings):
-        raise typer.Exit(1)
+app.command("derive")(derive_command)
+app.command("check")(check_command)
+app.command("doctor")(doctor_command)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -98,5 +99,19 @@ def run(claims: list[Claim], jobs: int | None = None) -> Iterator[Result]:
         return
     # fork would copy whatever threads the caller runs; spawn is the same on every platform
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with _one_blas_thread_each(), ProcessPoolExecutor(jobs, mp_context=context) as pool:
         yield from pool.map(_check, [one.derivation for one in claims], [one.id for one in claims])
+
+
+@contextmanager
+def _one_blas_thread_each() -> Iterator[None]:
+    """The processes started meanwhile do linear algebra on one core: more would get in one another's way."""
+    before = {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

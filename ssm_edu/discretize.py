@@ -65,8 +65,8 @@ class Method:
     eᶻ, the difference of two terms near 1/z). `q`, `dq` and `dzq` are the same for x_{t−1}.
 
     `order` is the order of accuracy for a smooth input sampled at the end of each step, `order_held` for an input
-    that is constant from the previous sample on (infinite: exact; claims ERR-9 to ERR-14). `beta_limit` is lim a·β as z → −∞, for the rules
-    whose β stops depending on Δ there.
+    that is constant from the previous sample on (infinite: exact; claims ERR-9 to ERR-14). `beta_limit` is lim a·β as
+    z → −∞, for the rules whose β stops depending on Δ there.
     """
 
     name: str

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ssm_edu import bounds, selective_scan, selective_step
+from ssm_edu.commands.check import check_command
 from ssm_edu.testing import (
     FEATURES,
     PROPERTIES,
@@ -35,7 +36,6 @@ from ssm_edu.testing import (
     runner,
     strategies,
 )
-from ssm_edu.testing.command import check_command
 from ssm_edu.testing.frameworks import Framework, get_framework
 from ssm_edu.testing.implementation import assert_close
 from ssm_edu.testing.recipes import features_of, fitted, rounded

@@ -1,4 +1,4 @@
-"""What this machine has, and what of ssm_edu will run on it."""
+"""`ssm-edu doctor`: what this machine has, and what of ssm_edu will run on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,17 @@ def examine() -> list[Finding]:
         _package("torch", "the torch drop-in", required=False),
         _cuda(),
     ]
+
+
+def doctor_command() -> None:
+    """Say what this machine has and what of ssm_edu will run on it. Exit code 1 if something required is missing."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "for"):
+        table.add_column(column)
+    findings = examine()
+    for finding in findings:
+        mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[finding.ok]
+        table.add_row(mark, finding.name, escape(finding.found), escape(finding.advice))
+    Console(highlight=False).print(table)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,116 @@
+"""What `compare` and `bench` share in telling what they found: the machine, units, JSON and the rows of a table."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ssm_edu.bench.cases import Case
+from ssm_edu.bench.measure import Row
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores that this process may use, and versions."""
+    from ssm_edu.selective.cpu.threads import cores
+
+    found = {}
+    for package in ("ssm-edu", "numpy", "numba", "torch", "mambapy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": found,
+    }
+
+
+def cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, case: Case, rows: list[Row], **more: Any) -> None:
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "case": asdict(case),
+        "rows": [row.as_dict() for row in rows],
+    }
+    path.write_text(json.dumps(report | more, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def check_json_path(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        usage_error(f"--json: no folder {path.absolute().parent}")
+
+
+def usage_error(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def time_text(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def times(row: Row) -> tuple[str, str]:
+    """Median and minimum, struck out where the result is wrong."""
+    if not row.seconds:
+        return "", ""
+    strike = ("", "") if row.ok else ("[strike]", "[/strike]")
+    return tuple(f"{strike[0]}{time_text(s)}{strike[1]}" for s in (row.median, row.best))  # type: ignore[return-value]
+
+
+def mark(row: Row) -> str:
+    if row.skipped is not None or row.verdict is None:
+        return "[yellow]–[/]"
+    return "[green]✓[/]" if row.ok else "[red]✗[/]"
+
+
+def ratio_text(row: Row) -> str:
+    if row.skipped is not None:
+        return escape(row.skipped)
+    if row.verdict is None:
+        return "no scan"
+    return f"{row.verdict.ratio:.2g}"
+
+
+def conclude(rows: list[Row], out: Console) -> None:
+    """Say what is wrong, and exit with 1 if anything of ours is."""
+    for row in rows:
+        if row.verdict is not None and not row.ok:
+            words = f"{row.contestant.name} {row.contestant.direction} is outside its bound: {row.verdict.message}"
+            out.print(f"[red]✗[/] {escape(words)}", soft_wrap=True)
+    if any(row.contestant.ours and not row.ok for row in rows):
+        raise typer.Exit(1)
+
+
+def title(case: Case) -> str:
+    kind = f"{case.dtype}{', complex A' if case.is_complex else ''}, {case.discretization}"
+    return f"batch {case.batch}, dim {case.dim}, length {case.length}, state {case.state}: {kind}"

@@ -1,0 +1,72 @@
+"""`ssm-edu compare`: every built-in implementation against the oracle, in error, time and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def compare_command(
+    batch: Annotated[int, typer.Option(min=1, help="Rows of the batch.")] = 2,
+    dim: Annotated[int, typer.Option(min=1, help="Channels.")] = 64,
+    length: Annotated[int, typer.Option(min=1, help="Steps.")] = 1024,
+    state: Annotated[int, typer.Option(min=1, help="States of a channel.")] = 16,
+    dtype: Annotated[str, typer.Option(help="Of u: float16, float32 or float64.")] = "float32",
+    discretization: Annotated[str, typer.Option(help="mamba, zoh or bilinear.")] = "mamba",
+    is_complex: Annotated[bool, typer.Option("--complex", help="Complex A, B and C.")] = False,
+    backward: Annotated[bool, typer.Option(help="The gradients, too.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
+) -> None:
+    """Compare every built-in implementation with the oracle: error in units of its bound, time, memory.
+
+    Exit code 1 if one is outside its bound, 2 if an option is wrong.
+    """
+    from ssm_edu.bench import BUILT_IN, Case, Judge, measure, report
+
+    report.check_json_path(json_file)
+    try:
+        case = Case(batch, dim, length, state, dtype, discretization, is_complex)
+        judge = Judge(case)
+        judge.require_all_steps("a bound takes some 270 bytes for each")
+    except (TypeError, ValueError) as error:
+        report.usage_error(str(error))
+    contestants = [one for one in BUILT_IN if backward or one.direction == "forward"]
+    rows = []
+    with report.progress() as bar:
+        task = bar.add_task("", total=len(contestants))
+        for contestant in contestants:
+            bar.update(task, description=f"{contestant.name} {contestant.direction}")
+            rows.append(measure(contestant, judge, memory=True))
+            bar.advance(task)
+
+    table = Table(title=report.title(case), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("implementation", no_wrap=True)
+    table.add_column("direction")
+    for column in ("error / bound", "worst error", "median", "min", "memory"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        v = row.verdict
+        table.add_row(
+            report.mark(row),
+            row.contestant.name,
+            row.contestant.direction,
+            report.ratio_text(row) + (f" [dim]{v.output}[/]" if v and v.output else ""),
+            f"{v.error:.2g} [dim]{v.error_output}[/]" if v else "",
+            *report.times(row),
+            "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB",
+        )
+    out = Console(highlight=False)
+    out.print(table)
+    out.print(
+        "[dim]error / bound: the worst error in units of the bound on it, and in which output; reference is the oracle "
+        "itself, rounded to the dtype. memory: the most that NumPy's arrays, results included, take beyond the inputs; "
+        "what compiled code takes for itself is not seen.[/]",
+    )
+    if json_file is not None:
+        report.write_json(json_file, case, rows)
+    report.conclude(rows, out)
