@@ -47,25 +47,25 @@ def compare_command(
     table.add_column("")
     table.add_column("implementation", no_wrap=True)
     table.add_column("direction")
-    for column in ("error / bound", "worst error", "median", "min", "memory"):
-        table.add_column(column, justify="right")
+    for column in ("error/bound", "of", "error", "of", "median", "min", "memory"):
+        table.add_column(column, justify="left" if column == "of" else "right")
     for row in rows:
         v = row.verdict
         table.add_row(
             report.mark(row),
             row.contestant.name,
             row.contestant.direction,
-            report.ratio_text(row) + (f" [dim]{v.output}[/]" if v and v.output else ""),
-            f"{v.error:.2g} [dim]{v.error_output}[/]" if v else "",
+            *report.worst(row),
+            *((f"{v.error:.2g}", report.short(v.error_output)) if v else ("", "")),
             *report.times(row),
             "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB",
         )
     out = Console(highlight=False)
     out.print(table)
     out.print(
-        "[dim]error / bound: the worst error in units of the bound on it, and in which output; reference is the oracle "
-        "itself, rounded to the dtype. memory: the most that NumPy's arrays, results included, take beyond the inputs; "
-        "what compiled code takes for itself is not seen.[/]",
+        "[dim]error/bound: the worst error in units of the bound on it, and of which output (∂u: the gradient of u); "
+        "error: the largest absolute one. reference is the oracle itself, rounded to the dtype. memory: the most that "
+        "NumPy's arrays, results included, take beyond the inputs; what compiled code takes for itself is not seen.[/]",
     )
     if json_file is not None:
         report.write_json(json_file, case, rows)

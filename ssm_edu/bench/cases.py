@@ -57,7 +57,7 @@ class Case:
         return self.batch * self.dim * self.length * self.state
 
     def bytes_moved(self, direction: str) -> int:
-        """Of u, delta, z, y, B and C, each once; backward, of the first three, grad_y, B and C, and of five gradients."""
+        """u, delta, z, y, B and C, each once; backward, grad_y for y, and the gradients of all five inputs."""
         channels, maps = (4, 2) if direction == "forward" else (7, 4)
         B = self.arguments["B"]
         return channels * self.arguments["u"].nbytes + maps * B.nbytes

@@ -85,7 +85,12 @@ def by_chunks(chunk: int = 64) -> tuple[Contestant, Contestant]:
         return call
 
     def backward(case: Case) -> Callable[[], Any]:
-        return lambda: chunked.selective_scan_backward(make_problem(**case.arguments), case.grad_y, chunk=chunk)
+        def call() -> Gradients:
+            found = chunked.selective_scan_backward(make_problem(**case.arguments), case.grad_y, chunk=chunk)
+            named = found._asdict().items()
+            return Gradients(*(None if g is None else g.astype(case.arguments[n].dtype, copy=False) for n, g in named))
+
+        return call
 
     def bracketing(problem: Problem) -> dict[str, Any]:
         return {"algorithm": "chunked", "chunk": chunk}

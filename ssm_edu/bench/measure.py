@@ -93,7 +93,7 @@ class Judge:
             return self._wrong(missing[0], f"{missing[0]} is missing")
         bound = self.bounds(contestant.direction, contestant.bracketing(self.case.problem))
         worst = Verdict(-1.0, "", -1.0, "", self.steps)
-        for name in exact.keys() & found.keys():
+        for name in [name for name in exact if name in found]:
             array = found[name][..., : self.steps] if name == "y" else found[name]
             if array.shape != exact[name].shape or array.dtype.kind != exact[name].dtype.kind:
                 expected = f"expected {exact[name].dtype.kind}{exact[name].shape}"
@@ -192,9 +192,12 @@ def finite(value: float) -> float | None:
 
 
 def measure(contestant: Contestant, judge: Judge, *, memory: bool = False) -> Row:
-    """Judge a contestant, then time it. The judged run warms it up.
+    """Judge a contestant, then time it, and with `memory` take its peak. The judged run warms it up.
 
-    Whatever it raises, and its own ImportError too, is a wrong answer; a case that is too large to judge is not.
+    Whatever it raises is a wrong answer.
+
+    Raises:
+        ValueError: the case is too large for its gradients to be judged.
     """
     if (reason := contestant.available()) is not None:
         return Row(judge.case, contestant, skipped=reason)

@@ -93,12 +93,17 @@ def mark(row: Row) -> str:
     return "[green]✓[/]" if row.ok else "[red]✗[/]"
 
 
-def ratio_text(row: Row) -> str:
+def worst(row: Row) -> tuple[str, str]:
+    """The worst error in units of its bound and of what it is; or why there is none."""
     if row.skipped is not None:
-        return escape(row.skipped)
+        return "", f"[dim]{escape(row.skipped)}[/]"
     if row.verdict is None:
-        return "no scan"
-    return f"{row.verdict.ratio:.2g}"
+        return "", "[dim]no scan[/]"
+    return f"{row.verdict.ratio:.2g}", short(row.verdict.output)
+
+
+def short(output: str) -> str:
+    return output.replace("gradient of ", "∂")
 
 
 def conclude(rows: list[Row], out: Console) -> None:

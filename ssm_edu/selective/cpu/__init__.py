@@ -28,8 +28,8 @@ class Turned(NamedTuple):
     delta: Array
     z: Array
     a: Array
-    B: Array
-    C: Array
+    B: tuple[Array, Array]  # variable and constant, one of them empty
+    C: tuple[Array, Array]
     D: Array
     bias: Array
     fresh: Array
@@ -49,14 +49,13 @@ class Turned(NamedTuple):
 
     @property
     def inputs(self) -> tuple[Array, ...]:
-        return self.delta, self.z, self.a, self.B, self.C, self.D, self.bias
+        return self.delta, self.z, self.a, *self.B, *self.C, self.D, self.bias
 
     def scan(self, u: Array, start: Array) -> tuple[Array, Array]:
         """y, and the state at the end of each chunk."""
         y, last = np.empty_like(u), np.empty_like(start)
-        kernel = forward_kernel(self.rule, self.B.ndim == 3, self.C.ndim == 3)
         tasks = start.shape[0] * start.shape[1] * start.shape[2]
-        share_out(kernel, tasks, u, *self.inputs, *self.options, *self.places, start, y, last)
+        share_out(forward_kernel(self.rule), tasks, u, *self.inputs, *self.options, *self.places, start, y, last)
         return y, last
 
 
@@ -69,9 +68,11 @@ def turn(p: Problem, chunks: int | None) -> Turned:
     def per_channel(parameter: Array | None) -> Array:
         return blocks.pack(np.zeros(p.dim, real) if parameter is None else parameter.astype(real, copy=False))
 
-    def map_(M: Array) -> Array:
+    def map_(M: Array) -> tuple[Array, Array]:
         wide = M.astype(A.dtype, copy=False)
-        return blocks.pack(wide) if M.ndim == 2 else np.ascontiguousarray(np.moveaxis(wide, 2, 3))
+        if M.ndim == 2:
+            return np.empty((0, 0, 0, 0), A.dtype), blocks.pack(wide)
+        return np.ascontiguousarray(np.moveaxis(wide, 2, 3)), np.empty((0, 0, 0), A.dtype)
 
     def input_(x: Array) -> Array:
         return np.ascontiguousarray(x, real)
@@ -153,7 +154,7 @@ def selective_scan_backward(
     summed = (p.batch, 1, len(teams) - 1, p.length, p.state)
     dB, dC = (np.empty(summed if varies else q.states, q.a.dtype) for varies in (p.variable_B, p.variable_C))
     share_out(
-        backward_kernel(q.rule, not p.variable_B, not p.variable_C), p.batch * (len(teams) - 1) * q.states[1],
+        backward_kernel(q.rule), p.batch * (len(teams) - 1) * q.states[1],
         q.u, *q.inputs, *q.options, *q.places, teams, start, arriving, gradient,
         du, ddelta, dz, da, dB, dC, dD, dbias, leaving,
     )  # fmt: skip
@@ -180,8 +181,8 @@ def _arriving(q: Turned, grad_y: Array, decay: Array, grad_last_state: Array | N
         return at_end[:, None]
     own = np.empty(q.states, q.a.dtype)
     share_out(
-        carry_kernel(q.rule, q.C.ndim == 3), q.states[0] * q.states[1] * q.states[2],
-        q.delta, q.z, q.a, q.C, q.bias, *q.options, *q.places, grad_y, own,
+        carry_kernel(q.rule), q.states[0] * q.states[1] * q.states[2],
+        q.delta, q.z, q.a, *q.C, q.bias, *q.options, *q.places, grad_y, own,
     )  # fmt: skip
     return _chain(at_end, np.conj(decay[:, ::-1]), own[:, ::-1])[:, ::-1].copy()
 

@@ -8,12 +8,16 @@ so that the lanes lie side by side, and then each of
 is a handful of vector instructions. Nothing of size batch · dim · state · length is stored: the adjoint keeps the
 states at the borders of tiles and recomputes those inside a tile when it comes to it.
 
+A call that takes an array, or a slice of one, costs Numba some ten nanoseconds of reference counts: there is none in
+the loops over states. There, the numbers of a map at time t are first spread into a row, one for each lane.
+
 | array | shape |
 |---|---|
 | u, delta, z, y | (batch, dim, length) |
 | span | (block, 2), a block's first channel and the one after its last |
 | a, D, bias | (block, state, lanes), (block, lanes), (block, lanes) |
-| B, C | (batch, group, length, state); constant: (block, state, lanes) |
+| B, C | (batch, group, length, state), empty when constant |
+| held_B, held_C | (block, state, lanes), the constant maps, empty when variable |
 | groups | (block, 2), the groups of B and of C |
 | fresh | (batch, length), where no state flows in |
 | chunks | (chunk + 1,), where the chunks begin, and the length |
@@ -95,14 +99,15 @@ def load_steps(
 
 @no_type_check
 @cache
-def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
-    """`scan` for one kind of problem; compiled once for each precision, and kept on disk."""
+def forward_kernel(rule: int) -> Any:
+    """`scan` by one rule; compiled once for each precision, and kept on disk."""
     source = SOURCE
 
     @njit(**OPTIONS)
     def scan(
-        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, C: Any, D: Any, bias: Any,
-        with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, start: Any,
+        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
+        D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
+        chunks: Any, start: Any,
         y: Any, last: Any,
     ) -> None:  # fmt: skip
         """y = (pairs·Re Σ C h + D u)·silu(z), and the state at the end of each chunk."""
@@ -110,6 +115,8 @@ def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
             return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
+        B_row, C_row = np.zeros(lanes, a.dtype), np.zeros(lanes, a.dtype)
+        constant_B, constant_C = held_B.size > 0, held_C.size > 0
         raw, dt = np.zeros((TILE, lanes), u.dtype), np.zeros((TILE, lanes), u.dtype)
         x, gate, s = (
             np.zeros((TILE, lanes), u.dtype),
@@ -125,21 +132,31 @@ def forward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
                 load_steps(delta, bias[block], with_softplus, b, span[block], t0, t1, raw, dt)
                 load(u, b, span[block], t0, t1, x)
                 for t in range(t0, t1):
-                    dt_t, x_t, s_t, is_fresh = dt[t - t0], x[t - t0], s[t - t0], fresh[b, t]
-                    s_t[:] = 0
+                    i, is_fresh = t - t0, fresh[b, t]
+                    for lane in range(lanes):
+                        s[i, lane] = 0
                     for n in range(state):
-                        a_n, h_n = a[block, n], h[n]
+                        if constant_B:
+                            for lane in range(lanes):
+                                B_row[lane] = held_B[block, n, lane]
+                        else:
+                            for lane in range(lanes):
+                                B_row[lane] = B[b, group_B, t, n]
+                        if constant_C:
+                            for lane in range(lanes):
+                                C_row[lane] = held_C[block, n, lane]
+                        else:
+                            for lane in range(lanes):
+                                C_row[lane] = C[b, group_C, t, n]
                         for lane in range(lanes):
-                            step = dt_t[lane]
-                            alpha, p = alpha_and_weight(rule, step * a_n[lane], one, half)
-                            map_b = B[block, n, lane] if constant_B else B[b, group_B, t, n]
-                            map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
+                            step = dt[i, lane]
+                            alpha, p = alpha_and_weight(rule, step * a[block, n, lane], one, half)
                             # both, so that no inf or NaN crosses the border of a sequence
                             alpha = zero if is_fresh else alpha
-                            before = zero if is_fresh else h_n[lane]
-                            after = alpha * before + step * x_t[lane] * (p * map_b)
-                            h_n[lane] = after
-                            s_t[lane] += (map_c * after).real
+                            before = zero if is_fresh else h[n, lane]
+                            after = alpha * before + step * x[i, lane] * (p * B_row[lane])
+                            h[n, lane] = after
+                            s[i, lane] += (C_row[lane] * after).real
                 if with_gate:
                     load(z, b, span[block], t0, t1, gate)
                 for t in range(t1 - t0):
@@ -169,20 +186,20 @@ def load_gradients(
 
 @no_type_check
 @cache
-def carry_kernel(rule: int, constant_C: bool) -> Any:
+def carry_kernel(rule: int) -> Any:
     """`carry`: what a chunk passes to the state before it, when no gradient comes from after it."""
     source = SOURCE
 
     @njit(**OPTIONS)
     def carry(
-        first: Any, last_task: Any, delta: Any, z: Any, a: Any, C: Any, bias: Any, with_softplus: Any, with_gate: Any,
-        pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, grad_y: Any, leaving: Any,
+        first: Any, last_task: Any, delta: Any, z: Any, a: Any, C: Any, held_C: Any, bias: Any, with_softplus: Any,
+        with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, grad_y: Any, leaving: Any,
     ) -> None:  # fmt: skip
         if source == 0:
             return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
-        real = grad_y.dtype
+        real, constant_C, C_row = grad_y.dtype, held_C.size > 0, np.zeros(lanes, a.dtype)
         raw, dt, e = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         gy, gate = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         for task in range(first, last_task):
@@ -195,10 +212,15 @@ def carry_kernel(rule: int, constant_C: bool) -> Any:
                 load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
                 for t in range(t1 - 1, t0 - 1, -1):
                     for n in range(state):
+                        if constant_C:
+                            for lane in range(lanes):
+                                C_row[lane] = held_C[block, n, lane]
+                        else:
+                            for lane in range(lanes):
+                                C_row[lane] = C[b, group_C, t, n]
                         for lane in range(lanes):
                             alpha, _ = alpha_and_weight(rule, dt[t - t0, lane] * a[block, n, lane], one, half)
-                            map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
-                            g = conj(map_c) * e[t - t0, lane] + carried[n, lane]
+                            g = conj(C_row[lane]) * e[t - t0, lane] + carried[n, lane]
                             carried[n, lane] = zero if fresh[b, t] else conj(alpha) * g
             leaving[b, chunk, block] = carried
 
@@ -207,31 +229,39 @@ def carry_kernel(rule: int, constant_C: bool) -> Any:
 
 @no_type_check
 @cache
-def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
-    """`adjoint` for one kind of problem."""
+def backward_kernel(rule: int) -> Any:
+    """`adjoint` by one rule."""
     source = SOURCE
 
     @register_jitable
-    def states_of_a_tile(t0: Any, t1: Any, dt: Any, x: Any, a: Any, maps: Any, fresh: Any, states: Any) -> None:
+    def states_of_a_tile(
+        b: Any, block: Any, group_B: Any, t0: Any, t1: Any, dt: Any, x: Any, a: Any, B: Any, held_B: Any, fresh: Any,
+        B_row: Any, states: Any,
+    ) -> None:  # fmt: skip
         """states[i + 1] = the state after step t0 + i, from states[0]."""
-        state, lanes = a.shape
+        state, lanes, constant_B = a.shape[1], a.shape[2], held_B.size > 0
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
         for t in range(t0, t1):
-            dt_t, x_t, is_fresh = dt[t - t0], x[t - t0], fresh[t]
+            i, is_fresh = t - t0, fresh[b, t]
             for n in range(state):
-                a_n, before_n, after_n = a[n], states[t - t0, n], states[t - t0 + 1, n]
+                if constant_B:
+                    for lane in range(lanes):
+                        B_row[lane] = held_B[block, n, lane]
+                else:
+                    for lane in range(lanes):
+                        B_row[lane] = B[b, group_B, t, n]
                 for lane in range(lanes):
-                    step = dt_t[lane]
-                    alpha, p = alpha_and_weight(rule, step * a_n[lane], one, half)
-                    map_b = maps[n, lane] if constant_B else maps[t, n]
+                    step = dt[i, lane]
+                    alpha, p = alpha_and_weight(rule, step * a[block, n, lane], one, half)
                     alpha = zero if is_fresh else alpha
-                    before = zero if is_fresh else before_n[lane]
-                    after_n[lane] = alpha * before + step * x_t[lane] * (p * map_b)
+                    before = zero if is_fresh else states[i, n, lane]
+                    states[i + 1, n, lane] = alpha * before + step * x[i, lane] * (p * B_row[lane])
 
     @njit(**OPTIONS)
     def adjoint(
-        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, C: Any, D: Any, bias: Any,
-        with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, teams: Any,
+        first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
+        D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
+        chunks: Any, teams: Any,
         start: Any, arriving: Any, grad_y: Any,
         du: Any, ddelta: Any, dz: Any, da: Any, dB: Any, dC: Any, dD: Any, dbias: Any, leaving: Any,
     ) -> None:  # fmt: skip
@@ -250,6 +280,8 @@ def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
         gy, gate, e = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         s, dx, ddt = np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real), np.zeros((TILE, lanes), real)
         states = np.zeros((TILE + 1, state, lanes), a.dtype)
+        B_row, C_row = np.zeros(lanes, a.dtype), np.zeros(lanes, a.dtype)
+        constant_B, constant_C = held_B.size > 0, held_C.size > 0
         for task in range(first, last_task):
             b, team, chunk = task // (n_teams * n_chunks), task // n_chunks % n_teams, task % n_chunks
             lead, members = teams[team], teams[team + 1] - teams[team]
@@ -267,13 +299,12 @@ def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
                 borders[member, 0] = start[b, chunk, block]
                 dD[b, chunk, block] = 0
                 dbias[b, chunk, block] = 0
-                maps = B[block] if constant_B else B[b, group_B]
                 for tile in range(tiles - 1):
                     t0 = begin + tile * TILE
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t0 + TILE, raw, dt)
                     load(u, b, span[block], t0, t0 + TILE, x)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(t0, t0 + TILE, dt, x, a[block], maps, fresh[b], states)
+                    states_of_a_tile(b, block, group_B, t0, t0 + TILE, dt, x, a, B, held_B, fresh, B_row, states)
                     borders[member, tile + 1] = states[TILE]
 
             for tile in range(tiles - 1, -1, -1):
@@ -284,46 +315,52 @@ def backward_kernel(rule: int, constant_B: bool, constant_C: bool) -> Any:
                     C_sum[:] = 0
                 for member in range(members):
                     block = lead + member
-                    maps = B[block] if constant_B else B[b, group_B]
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t1, raw, dt)
                     load(u, b, span[block], t0, t1, x)
                     load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(t0, t1, dt, x, a[block], maps, fresh[b], states)
+                    states_of_a_tile(b, block, group_B, t0, t1, dt, x, a, B, held_B, fresh, B_row, states)
 
                     for t in range(t1 - 1, t0 - 1, -1):
                         i, is_fresh = t - t0, fresh[b, t]
-                        dt_t, x_t, e_t, s_t, dx_t, ddt_t = dt[i], x[i], e[i], s[i], dx[i], ddt[i]
-                        B_row, C_row = member if constant_B else i, member if constant_C else i
-                        s_t[:] = 0
-                        dx_t[:] = 0
-                        ddt_t[:] = 0
+                        B_part, C_part = member if constant_B else i, member if constant_C else i
+                        for lane in range(lanes):
+                            s[i, lane] = 0
+                            dx[i, lane] = 0
+                            ddt[i, lane] = 0
                         for n in range(state):
-                            a_n, carried_n, a_sum_n = a[block, n], carried[member, n], a_sum[member, n]
-                            before_n, after_n = states[i, n], states[i + 1, n]
-                            B_sum_n, C_sum_n = B_sum[B_row, n], C_sum[C_row, n]
+                            if constant_B:
+                                for lane in range(lanes):
+                                    B_row[lane] = held_B[block, n, lane]
+                            else:
+                                for lane in range(lanes):
+                                    B_row[lane] = B[b, group_B, t, n]
+                            if constant_C:
+                                for lane in range(lanes):
+                                    C_row[lane] = held_C[block, n, lane]
+                            else:
+                                for lane in range(lanes):
+                                    C_row[lane] = C[b, group_C, t, n]
                             for lane in range(lanes):
-                                step, x_lane = dt_t[lane], x_t[lane]
-                                z_lane = step * a_n[lane]
-                                alpha, p = alpha_and_weight(rule, z_lane, one, half)
-                                dalpha, dp, dzp = slopes(rule, z_lane, alpha, p, one, half)
-                                map_b = B[block, n, lane] if constant_B else B[b, group_B, t, n]
-                                map_c = C[block, n, lane] if constant_C else C[b, group_C, t, n]
-                                before = zero if is_fresh else before_n[lane]
-                                s_t[lane] += (map_c * after_n[lane]).real
+                                step, x_lane, a_lane = dt[i, lane], x[i, lane], a[block, n, lane]
+                                alpha, p = alpha_and_weight(rule, step * a_lane, one, half)
+                                dalpha, dp, dzp = slopes(rule, step * a_lane, alpha, p, one, half)
+                                before = zero if is_fresh else states[i, n, lane]
+                                after = states[i + 1, n, lane]
+                                s[i, lane] += (C_row[lane] * after).real
 
-                                g = conj(map_c) * e_t[lane] + carried_n[lane]
-                                C_sum_n[lane] += conj(after_n[lane]) * e_t[lane]
-                                B_sum_n[lane] += g * (conj(p) * (step * x_lane))
-                                dx_t[lane] += (g * conj(p * map_b)).real * step
-                                grad_weight = g * conj(map_b) * x_lane
+                                g = conj(C_row[lane]) * e[i, lane] + carried[member, n, lane]
+                                C_sum[C_part, n, lane] += conj(after) * e[i, lane]
+                                B_sum[B_part, n, lane] += g * (conj(p) * (step * x_lane))
+                                dx[i, lane] += (g * conj(p * B_row[lane])).real * step
+                                grad_weight = g * conj(B_row[lane]) * x_lane
                                 decay_part = zero if is_fresh else conj(dalpha) * (g * conj(before))
-                                ddt_t[lane] += (conj(a_n[lane]) * decay_part + conj(dzp) * grad_weight).real
+                                ddt[i, lane] += (conj(a_lane) * decay_part + conj(dzp) * grad_weight).real
                                 a_part = decay_part
                                 if rule != MAMBA:
                                     a_part = decay_part + conj(step * dp) * grad_weight
-                                a_sum_n[lane] += step * a_part
-                                carried_n[lane] = zero if is_fresh else conj(alpha) * g
+                                a_sum[member, n, lane] += step * a_part
+                                carried[member, n, lane] = zero if is_fresh else conj(alpha) * g
 
                     for i in range(t1 - t0):
                         for lane in range(lanes):

@@ -1,0 +1,175 @@
+"""`ssm-edu bench`: ours and others' selective scans on the CPU, each checked before its time counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ssm_edu.bench import Case, Contestant, Row
+
+LENGTHS = (10**3, 10**4, 10**5, 10**6)
+# What ours is built to reach on the default case: how often as fast as each of these.
+GOALS = {
+    ("torch loop", "forward"): 30.0,
+    ("mambapy pscan", "forward"): 40.0,
+    ("torch.exp alone", "forward"): 0.9,
+    ("torch loop", "backward"): 25.0,
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How often as fast as a competitor ours is, by the medians and by the minima."""
+
+    name: str
+    direction: str
+    by_median: float
+    by_min: float
+    goal: float | None
+
+
+def bench_command(
+    batch: Annotated[int, typer.Option(min=1, help="Rows of the batch.")] = 1,
+    dim: Annotated[int, typer.Option(min=1, help="Channels.")] = 512,
+    length: Annotated[int, typer.Option(min=1, help="Steps.")] = 1024,
+    state: Annotated[int, typer.Option(min=1, help="States of a channel.")] = 16,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    backward: Annotated[bool, typer.Option(help="The gradients, too.")] = True,
+    lengths: Annotated[bool, typer.Option("--lengths", help="Also 10³ to 10⁶ steps of 16 channels.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+) -> None:
+    """Time the scans of this package and, where installed, those of torch and mambapy, with D, z, bias and softplus.
+
+    Each is first checked to lie within the oracle's error bound; a time of one that does not is struck out. Exit code
+    1 if that is one of ours, 2 if an option is wrong.
+    """
+    from ssm_edu.bench import BUILT_IN, Case, Judge, report
+    from ssm_edu.competitors import COMPETITORS
+
+    report.check_json_path(json_file)
+    try:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype is {dtype!r}, expected one of float32, float64")
+        case = Case(batch, dim, length, state, dtype)
+        if backward:
+            Judge(case).require_all_steps("gradients are judged whole; --no-backward judges the first steps of y")
+    except (TypeError, ValueError) as error:
+        report.usage_error(str(error))
+    contestants = [one for one in BUILT_IN + COMPETITORS if backward or one.direction == "forward"]
+    rows = run(case, contestants)
+    against = ratios(rows)
+    swept = sweep(LENGTHS, dtype) if lengths else []
+
+    out = Console(highlight=False)
+    out.print(times_table(case, rows))
+    if against:
+        out.print(ratios_table(against))
+    if swept:
+        out.print(sweep_table(swept))
+    if json_file is not None:
+        more: dict[str, Any] = {"ratios": [vars(ratio) for ratio in against]}
+        more["lengths"] = [{"length": row.case.length, "dim": row.case.dim, **row.as_dict()} for row in swept]
+        report.write_json(json_file, case, rows, **more)
+    report.conclude([*rows, *swept], out)
+
+
+def run(case: Case, contestants: list[Contestant]) -> list[Row]:
+    """A row for each."""
+    from ssm_edu.bench import Judge, measure, report
+
+    judge, rows = Judge(case), []
+    with report.progress() as bar:
+        task = bar.add_task("", total=len(contestants))
+        for contestant in contestants:
+            bar.update(task, description=f"{contestant.name} {contestant.direction}")
+            rows.append(measure(contestant, judge))
+            bar.advance(task)
+    return rows
+
+
+def sweep(lengths: tuple[int, ...], dtype: str) -> list[Row]:
+    """The `numba` backend on one row of 16 channels of 16 states: the time of an element must not grow with length."""
+    from ssm_edu.bench import BUILT_IN, Case, Judge, measure, report
+
+    ours, rows = BUILT_IN[0], []
+    with report.progress() as bar:
+        task = bar.add_task("", total=len(lengths))
+        for length in lengths:
+            bar.update(task, description=f"{length} steps")
+            rows.append(measure(ours, Judge(Case(1, 16, length, 16, dtype))))
+            bar.advance(task)
+    return rows
+
+
+def ratios(rows: list[Row], ours: str = "numba") -> list[Ratio]:
+    """Against every competitor that is within its bound; none where ours is not."""
+    mine = {row.contestant.direction: row for row in rows if row.contestant.name == ours and row.ok and row.seconds}
+    found = []
+    for row in rows:
+        name, direction = row.contestant.name, row.contestant.direction
+        if not row.contestant.ours and row.ok and row.seconds and direction in mine:
+            own = mine[direction]
+            by_median, by_min = row.median / own.median, row.best / own.best
+            found.append(Ratio(name, direction, by_median, by_min, GOALS.get((name, direction))))
+    return found
+
+
+def new_table(title: str, words: tuple[str, ...], figures: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in words + figures:
+        table.add_column(column, justify="left" if column in words else "right")
+    table.caption_justify = "left"
+    return table
+
+
+def times_table(case: Case, rows: list[Row]) -> Table:
+    from ssm_edu.bench import report
+
+    figures = ("error/bound", "median", "min", "10⁹ exp/s", "GB/s")
+    table = new_table(report.title(case), ("", "contestant", "direction", "of"), figures)
+    for row in rows:
+        ratio, of = report.worst(row)
+        rates = ("", "")
+        if row.seconds and row.ok:
+            rates = f"{row.rate / 1e9:.3g}", "" if row.bandwidth is None else f"{row.bandwidth / 1e9:.3g}"
+        name, direction = row.contestant.name, row.contestant.direction
+        table.add_row(report.mark(row), name, direction, of, ratio, *report.times(row), *rates)
+    judged = [row.verdict.steps for row in rows if row.verdict is not None]
+    if judged and min(judged) < case.length:
+        table.caption = f"checked on the first {min(judged)} of {case.length} steps"
+    return table
+
+
+def ratios_table(against: list[Ratio]) -> Table:
+    table = new_table("numba is faster by", ("than", "direction"), ("by medians", "by minima", "goal"))
+    for ratio in against:
+        goal = "" if ratio.goal is None else f"{ratio.goal:g}×"
+        table.add_row(ratio.name, ratio.direction, f"{ratio.by_median:.3g}×", f"{ratio.by_min:.3g}×", goal)
+    return table
+
+
+def sweep_table(rows: list[Row]) -> Table:
+    from ssm_edu.bench import report
+
+    figures = ("length", "error/bound", "checked", "median", "min", "ns/element", "to the first")
+    table = new_table("time is linear in length: numba forward, 16 channels of 16 states", ("",), figures)
+    timed = [row for row in rows if row.seconds]
+    for row in rows:
+        each = row.best / (row.case.batch * row.case.dim * row.case.length) if row.seconds else 0.0
+        first = timed[0].best / (timed[0].case.dim * timed[0].case.length) if timed else 1.0
+        table.add_row(
+            report.mark(row),
+            str(row.case.length),
+            report.worst(row)[0],
+            str(row.verdict.steps) if row.verdict else row.skipped or "",
+            *report.times(row),
+            *((f"{each * 1e9:.3g}", f"{each / first:.2f}×") if row.seconds and row.ok else ("", "")),
+        )
+    table.caption = "ns/element: the minimum over batch · dim · length; checked: the first steps, of each length"
+    return table
