@@ -419,7 +419,7 @@ def dense_against_scipy(work: Work) -> None:
     from scipy.signal import cont2discrete
 
     def gap(x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.linalg.norm(x - y) / max(np.linalg.norm(y), 1e-300))
+        return float(np.linalg.norm(x - y)) / max(float(np.linalg.norm(y)), 1e-300)
 
     def check(system: tuple[np.ndarray, np.ndarray, float]) -> None:
         A, B, delta = system
@@ -469,7 +469,7 @@ def diagonal_cases(dtype: type, count: int, seed: int = 0) -> tuple[np.ndarray, 
     rng = np.random.default_rng(seed)
     top = 2 * np.log(float(np.finfo(dtype).max))
     size = np.geomspace(1e-12, top, count) * rng.choice([-1, 1], count)
-    delta = (10 ** rng.uniform(-4, 2, count)).astype(dtype)
+    delta: np.ndarray = (10 ** rng.uniform(-4, 2, count)).astype(dtype)
     return (size / delta).astype(dtype), delta
 
 
@@ -521,7 +521,7 @@ def the_formula_as_printed(work: Work) -> None:
 def the_two_ends(work: Work) -> None:
     """Δ = 0 holds the state; a huge Δ a lands on −b/a, without NaN"""
     for dtype in (np.float32, np.float64):
-        a_values = -np.geomspace(1e-30, 1e30, 61).astype(dtype)
+        a_values: np.ndarray = (-np.geomspace(1e-30, 1e30, 61)).astype(dtype)
         held = discretize_diagonal(a_values, dtype(3), dtype(0))
         work.within(np.abs([held.A_bar - 1, held.B_bar]), 0, "Δ = 0 is exact")
         # |Δa| from 10⁴ to beyond the largest float

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 
 def compare_command(
@@ -31,7 +30,7 @@ def compare_command(
     try:
         case = Case(batch, dim, length, state, dtype, discretization, is_complex)
         judge = Judge(case)
-        judge.require_all_steps("a bound takes some 270 bytes for each")
+        judge.require_all_steps("the bounds take some 270 bytes for each")
     except (TypeError, ValueError) as error:
         report.usage_error(str(error))
     contestants = [one for one in BUILT_IN if backward or one.direction == "forward"]
@@ -43,29 +42,23 @@ def compare_command(
             rows.append(measure(contestant, judge, memory=True))
             bar.advance(task)
 
-    table = Table(title=report.title(case), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("implementation", no_wrap=True)
-    table.add_column("direction")
-    for column in ("error/bound", "of", "error", "of", "median", "min", "memory"):
-        table.add_column(column, justify="left" if column == "of" else "right")
+    figures = ("error/bound", "in", "error", "in", "time", "memory")
+    table = report.new_table(report.title(case), ("", "by", "direction"), figures)
     for row in rows:
         v = row.verdict
-        table.add_row(
-            report.mark(row),
-            row.contestant.name,
-            row.contestant.direction,
-            *report.worst(row),
-            *((f"{v.error:.2g}", report.short(v.error_output)) if v else ("", "")),
-            *report.times(row),
-            "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB",
-        )
+        errors = ("",) * 4
+        if v is not None:
+            errors = (f"{v.ratio:.2g}", report.short(v.output), f"{v.error:.2g}", report.short(v.error_output))
+        memory = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB"
+        median, _ = report.times(row)
+        table.add_row(report.mark(row), row.contestant.name, row.contestant.direction, *errors, median, memory)
     out = Console(highlight=False)
     out.print(table)
     out.print(
-        "[dim]error/bound: the worst error in units of the bound on it, and of which output (∂u: the gradient of u); "
-        "error: the largest absolute one. reference is the oracle itself, rounded to the dtype. memory: the most that "
-        "NumPy's arrays, results included, take beyond the inputs; what compiled code takes for itself is not seen.[/]",
+        "[dim]error/bound: the worst error in units of the bound on it, and in which output (∂u: the gradient of u). "
+        "error: the largest absolute one. reference is the oracle itself, rounded to the dtype. time: the median of "
+        "several runs. memory: the most that NumPy's arrays, results included, take beyond the inputs; what compiled "
+        "code takes for itself is not seen.[/]",
     )
     if json_file is not None:
         report.write_json(json_file, case, rows)

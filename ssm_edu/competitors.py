@@ -6,6 +6,7 @@ Optional: torch and mambapy are imported when a contestant is prepared, and all 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,29 @@ Scan = Callable[..., Any]
 
 
 def torch_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
-    """h = Ā_t h + B̄_t u_t in a Python loop over time, all Ā and B̄u computed beforehand.
+    """The loop over time as one writes it down: all Ā and B̄u, then a step for each index.
 
-    The times are split by `unbind`: by indexing, the gradient of each of them would be as large as all, and autograd's
-    time grow as length².
+    Forward alone: autograd makes of each index a gradient as large as Ā itself, so that its time grows as length², and
+    at length 1024 takes most of a minute.
     """
-    import torch
+    torch = import_module("torch")
+    delta = _step_size(delta, delta_bias[:, None])
+    A_bar = torch.exp(torch.einsum("bdt,dn->bdtn", delta, A))
+    written = torch.einsum("bdt,bnt->bdtn", delta * u, B[:, 0])
+    h, s = torch.zeros_like(written[:, :, 0]), []
+    for t in range(u.shape[2]):
+        h = A_bar[:, :, t] * h + written[:, :, t]
+        s.append(torch.einsum("bdn,bn->bd", h, C[:, 0, :, t]))
+    return _gated(torch.stack(s, dim=2) + D[:, None] * u, z)
 
-    u_t, delta_t = (x.permute(2, 0, 1)[..., None] for x in (u, _step_size(delta, delta_bias[:, None])))
+
+def unbound_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
+    """The loop as torch likes it best: time first in memory, cut by `unbind`, and one read-out of all states."""
+    torch = import_module("torch")
+    delta = _step_size(delta, delta_bias[:, None])
+    u_t, delta_t = (x.permute(2, 0, 1).contiguous()[..., None] for x in (u, delta))
     B_t, C_t = (M[:, 0].permute(2, 0, 1)[:, :, None] for M in (B, C))
-    A_bar, written = torch.exp(delta_t * A), delta_t * B_t * u_t
+    A_bar, written = torch.exp(delta_t * A), delta_t * u_t * B_t
     h, states = torch.zeros_like(written[0]), []
     for decay, new in zip(A_bar.unbind(0), written.unbind(0), strict=True):
         h = decay * h + new
@@ -43,30 +57,23 @@ def torch_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta
 
 def mambapy_pscan(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
     """mambapy's parallel scan, between the discretisation and the read-out that its Mamba block has: time first."""
-    import torch
-    from mambapy.pscan import pscan
-
+    torch, pscan = import_module("torch"), import_module("mambapy.pscan").pscan
     delta = _step_size(delta, delta_bias)[..., None]
     states = pscan(torch.exp(delta * A), delta * B[:, :, None] * u[..., None])
     return _gated((states @ C[..., None])[..., 0] + D * u, z)
 
 
 def _step_size(delta: Any, bias: Any) -> Any:
-    import torch
-
-    return torch.nn.functional.softplus(delta + bias)
+    return import_module("torch").nn.functional.softplus(delta + bias)
 
 
 def _gated(y: Any, z: Any) -> Any:
-    import torch
-
-    return y * torch.nn.functional.silu(z)
+    return y * import_module("torch").nn.functional.silu(z)
 
 
 def as_given(case: Case) -> Tensors:
     """The case's arrays as tensors, in the layout of :func:`torch_loop`."""
-    import torch
-
+    torch = import_module("torch")
     return [torch.from_numpy(case.arguments[name]) for name in INPUTS]
 
 
@@ -82,9 +89,7 @@ def scan_of(name: str, scan: Scan, layout: Callable[[Case], Tensors], **options:
     turned = layout is time_first
 
     def forward(case: Case) -> Callable[[], Any]:
-        import torch
-
-        inputs = layout(case)
+        torch, inputs = import_module("torch"), layout(case)
 
         def call() -> Any:
             with torch.no_grad():
@@ -94,8 +99,7 @@ def scan_of(name: str, scan: Scan, layout: Callable[[Case], Tensors], **options:
 
     def backward(case: Case) -> Callable[[], Any]:
         """Only the way back is timed: the graph is built here, which favours autograd; ours recomputes the states."""
-        import torch
-
+        torch = import_module("torch")
         inputs = [x.requires_grad_() for x in layout(case)]
         y, grad_y = scan(*inputs), torch.from_numpy(case.grad_y)
         grad_y = grad_y.transpose(1, 2).contiguous() if turned else grad_y
@@ -123,8 +127,7 @@ def tree(problem: Problem) -> dict[str, Any]:
 
 def exponentials(case: Case) -> Callable[[], Any]:
     """As many exponentials as the scan has, and nothing else, in the cache: no scan that takes them can be faster."""
-    import torch
-
+    torch = import_module("torch")
     block = BLOCK * torch.get_num_threads()
     x = torch.from_numpy(np.linspace(-8, 0, block).astype(case.dtype))
     into, (whole, rest) = torch.empty_like(x), divmod(case.elements, block)
@@ -138,7 +141,8 @@ def exponentials(case: Case) -> Callable[[], Any]:
 
 
 COMPETITORS = (
-    *scan_of("torch loop", torch_loop, as_given, available=needs("torch")),
+    scan_of("torch loop", torch_loop, as_given, available=needs("torch"))[0],
+    *scan_of("torch loop, unbound", unbound_loop, as_given, available=needs("torch")),
     *scan_of("mambapy pscan", mambapy_pscan, time_first, available=needs("torch", "mambapy"), bracketing=tree),
     Contestant("torch.exp alone", "forward", exponentials, None, available=needs("torch")),
 )

@@ -55,8 +55,9 @@ def scan_outputs(result: tuple[np.ndarray, np.ndarray]) -> Outputs:
     return {"y": result[0], "last_state": result[1]}
 
 
-def gradient_outputs(gradients: Gradients) -> Outputs:
-    return {f"gradient of {name}": value for name, value in gradients._asdict().items() if value is not None}
+def gradient_outputs(gradients: Gradients | Outputs) -> Outputs:
+    named = gradients._asdict() if isinstance(gradients, Gradients) else gradients
+    return {f"gradient of {name}": value for name, value in named.items() if value is not None}
 
 
 def backend(name: str, **options: Any) -> tuple[Contestant, Contestant]:
@@ -85,10 +86,9 @@ def by_chunks(chunk: int = 64) -> tuple[Contestant, Contestant]:
         return call
 
     def backward(case: Case) -> Callable[[], Any]:
-        def call() -> Gradients:
+        def call() -> Outputs:
             found = chunked.selective_scan_backward(make_problem(**case.arguments), case.grad_y, chunk=chunk)
-            named = found._asdict().items()
-            return Gradients(*(None if g is None else g.astype(case.arguments[n].dtype, copy=False) for n, g in named))
+            return {name: g.astype(case.arguments[name].dtype) for name, g in found._asdict().items() if g is not None}
 
         return call
 

@@ -18,7 +18,7 @@ from ssm_edu.bench.cases import Case
 from ssm_edu.bench.contestants import Contestant, Outputs, gradient_outputs
 from ssm_edu.selective import reference
 
-# A bound takes some 270 bytes for each of batch · dim · length · state: 4 GB for so many.
+# The bounds on gradients take some 270 bytes for each of batch · dim · length · state: 4 GB for so many.
 LARGEST_CHECK = 2**24
 
 
@@ -90,14 +90,14 @@ class Judge:
         exact = self.scan if contestant.direction == "forward" else self.gradients
         wanted = {"y"} if contestant.direction == "forward" else set(exact)
         if missing := sorted(wanted - set(found)):
-            return self._wrong(missing[0], f"{missing[0]} is missing")
+            return self.wrong(missing[0], f"{missing[0]} is missing")
         bound = self.bounds(contestant.direction, contestant.bracketing(self.case.problem))
         worst = Verdict(-1.0, "", -1.0, "", self.steps)
         for name in [name for name in exact if name in found]:
             array = found[name][..., : self.steps] if name == "y" else found[name]
             if array.shape != exact[name].shape or array.dtype.kind != exact[name].dtype.kind:
                 expected = f"expected {exact[name].dtype.kind}{exact[name].shape}"
-                return self._wrong(name, f"{name} is {array.dtype.kind}{array.shape}, {expected}")
+                return self.wrong(name, f"{name} is {array.dtype.kind}{array.shape}, {expected}")
             one = self._compared(name, array, exact[name], bound[name])
             largest = max(worst, one, key=lambda v: v.error)
             nearest = max(worst, one, key=lambda v: v.ratio)
@@ -117,7 +117,7 @@ class Judge:
         largest = np.where(np.isfinite(error), error, np.inf).max()
         return Verdict(float(ratio[at]), name, float(largest), name, self.steps, message)
 
-    def _wrong(self, name: str, message: str) -> Verdict:
+    def wrong(self, name: str, message: str) -> Verdict:
         return Verdict(math.inf, name, math.inf, name, self.steps, message)
 
 
@@ -205,7 +205,7 @@ def measure(contestant: Contestant, judge: Judge, *, memory: bool = False) -> Ro
         call = contestant.prepare(judge.case)
         found = None if contestant.outputs is None else contestant.outputs(call())
     except Exception as error:
-        return Row(judge.case, contestant, judge._wrong("", f"raised {type(error).__name__}: {error}"))
+        return Row(judge.case, contestant, judge.wrong("", f"raised {type(error).__name__}: {error}"))
     verdict = None if found is None else judge.verdict(contestant, found)
     del found
     return Row(judge.case, contestant, verdict, timed(call), peak_memory(call) if memory else None)

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.measure import Row
@@ -83,8 +84,8 @@ def times(row: Row) -> tuple[str, str]:
     """Median and minimum, struck out where the result is wrong."""
     if not row.seconds:
         return "", ""
-    strike = ("", "") if row.ok else ("[strike]", "[/strike]")
-    return tuple(f"{strike[0]}{time_text(s)}{strike[1]}" for s in (row.median, row.best))  # type: ignore[return-value]
+    median, best = time_text(row.median), time_text(row.best)
+    return (median, best) if row.ok else (f"[strike]{median}[/]", f"[strike]{best}[/]")
 
 
 def mark(row: Row) -> str:
@@ -93,22 +94,24 @@ def mark(row: Row) -> str:
     return "[green]✓[/]" if row.ok else "[red]✗[/]"
 
 
-def worst(row: Row) -> tuple[str, str]:
-    """The worst error in units of its bound and of what it is; or why there is none."""
-    if row.skipped is not None:
-        return "", f"[dim]{escape(row.skipped)}[/]"
-    if row.verdict is None:
-        return "", "[dim]no scan[/]"
-    return f"{row.verdict.ratio:.2g}", short(row.verdict.output)
-
-
 def short(output: str) -> str:
     return output.replace("gradient of ", "∂")
 
 
+def new_table(title: str, words: tuple[str, ...], figures: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.caption_justify = "left"
+    for column in words + figures:
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
+    return table
+
+
 def conclude(rows: list[Row], out: Console) -> None:
-    """Say what is wrong, and exit with 1 if anything of ours is."""
+    """Say what did not run and what is wrong, and exit with 1 if anything of ours is."""
     for row in rows:
+        if row.skipped is not None:
+            words = f"{row.contestant.name} {row.contestant.direction}: {row.skipped}"
+            out.print(f"[yellow]–[/] {escape(words)}", soft_wrap=True)
         if row.verdict is not None and not row.ok:
             words = f"{row.contestant.name} {row.contestant.direction} is outside its bound: {row.verdict.message}"
             out.print(f"[red]✗[/] {escape(words)}", soft_wrap=True)
