@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 # Not loaded late: the function bears its module's name, and a late import would put the module in its place.
@@ -18,7 +17,7 @@ from ssm_edu.discretize import METHODS, discretize, discretize_diagonal
 if TYPE_CHECKING:
     from ssm_edu.selective import selective_scan, selective_scan_backward, selective_step
 
-__version__ = version("ssm-edu")
+__version__ = "0.1.0"
 
 _LATE = {
     "selective_scan": "ssm_edu.selective",

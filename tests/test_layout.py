@@ -43,3 +43,7 @@ def test_unknown_attribute():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ssm_edu.nothing
     assert set(ssm_edu.__all__) <= set(dir(ssm_edu))
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {ssm_edu.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import ssm_edu
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -56,7 +58,7 @@ def examine() -> list[Finding]:
     cores = f"{os.cpu_count()} cores"
     system = f"{platform.system()} {platform.machine()}, {cores}"
     return [
-        Finding("ssm-edu", True, version("ssm-edu"), "the NumPy layer and this command"),
+        Finding("ssm-edu", True, ssm_edu.__version__, "the NumPy layer and this command"),
         Finding("Python", True, f"{platform.python_version()} on {system}"),
         _package("numpy", "every array", required=True),
         _package("scipy", "dense discretisation, FFT convolution, derivations", required=True),
