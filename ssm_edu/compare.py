@@ -34,17 +34,17 @@ def compare_command(
     except (TypeError, ValueError) as error:
         report.usage_error(str(error))
     contestants = [one for one in BUILT_IN if backward or one.direction == "forward"]
-    rows = []
+    found_on, rows = report.machine(), []
     with report.progress() as bar:
         task = bar.add_task("", total=len(contestants))
         for contestant in contestants:
-            bar.update(task, description=f"{contestant.name} {contestant.direction}")
+            bar.update(task, description=f"{contestant.name} {contestant.direction}", refresh=True)
             rows.append(measure(contestant, judge, memory=True))
             bar.advance(task)
 
     figures = ("error/bound", "in", "error", "in", "time", "memory")
     table = report.new_table(report.title(case), ("", "by", "direction"), figures)
-    for row in rows:
+    for row in [row for row in rows if row.skipped is None]:
         v = row.verdict
         errors = ("",) * 4
         if v is not None:
@@ -61,5 +61,5 @@ def compare_command(
         "code takes for itself is not seen.[/]",
     )
     if json_file is not None:
-        report.write_json(json_file, case, rows)
+        report.write_json(json_file, found_on, case, rows)
     report.conclude(rows, out)

@@ -373,6 +373,16 @@ class TailDropped(Kernel):
         return y
 
 
+@caught_by(ORACLE)
+class LastChannelsDropped(Kernel):
+    """Whole blocks of 32 channels alone."""
+
+    def readout(self):
+        y = super().readout()
+        y[:, self.dim - self.dim % 32 if self.dim > 32 else self.dim :] = 0
+        return y
+
+
 @caught_by("long sequences")
 class SecondTileStartsAtZero(Kernel):
     """Tiles of 2048 whose state is not handed on."""
@@ -626,6 +636,17 @@ class SlopeOfSoftplusForgotten(Kernel):
 class GroupNotSummed(Kernel):
     def over_group(self, terms):
         return terms[:, :, 0]
+
+
+@caught_by(GRADIENTS)
+class UnusedLanesSummed(Kernel):
+    """The last of several blocks of 32 channels holds in its unused lanes what the block before it had there."""
+
+    def over_group(self, terms):
+        total = super().over_group(terms)
+        used = terms.shape[2] % 32
+        stale = terms[:, :, -32:-used] if used and terms.shape[2] > 32 else terms[:, :, :0]
+        return total + stale.sum(axis=2)
 
 
 @caught_by("scale of time")

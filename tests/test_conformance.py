@@ -224,6 +224,19 @@ def test_an_implementation_is_asked_for_nothing_that_it_lacks() -> None:
     assert "– packed equals separate" in str(report)
 
 
+def test_a_scan_whose_maps_must_share_their_groups() -> None:
+    def forward(u: Any, delta: Any, A: Any, B: Any, C: Any, **options: Any) -> Any:
+        if B.ndim > 2 and C.ndim > 2 and (B.shape[1] if B.ndim == 4 else 1) != (C.shape[1] if C.ndim == 4 else 1):
+            raise ValueError("B and C have different numbers of groups")
+        return Reference().forward(u, delta, A, B, C, **options)
+
+    some = ["equals the oracle", "groups are copies", "constant maps"]
+    assert not check(forward, properties=some).ok
+    report = check(forward, without={"unequal_groups"}, properties=some)
+    assert report.ok, str(report)
+    assert {result.status for result in report.results} == {"passed"}
+
+
 def test_without_takes_features_away() -> None:
     lacking = FEATURES - {"complex", "seq_idx", "bilinear"}
     some = {"complex A", "packed equals separate", "superposition"}
@@ -380,7 +393,7 @@ def test_one_line_in_a_test_file(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, timeout=120)
     assert run.returncode == 1
     assert "groups are copies: channels that share a B or C" in run.stdout
-    assert "problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=1, groups_C=2)" in run.stdout
+    assert "problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=2, groups_C=2)" in run.stdout
     assert "framework is 'no_such_framework'" in run.stdout
     assert "2 failed" in run.stdout
     assert "test_right[a huge step forgets]" not in run.stdout
@@ -417,7 +430,7 @@ def test_the_command_passes_a_kernel_of_the_current_folder() -> None:
 def test_the_command_prints_a_counterexample() -> None:
     result = cli.invoke(app, ["my_kernel:wrong", "--max-examples", "3"])
     assert result.exit_code == 1
-    assert "problem = problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=1, groups_C=2)" in result.output
+    assert "problem = problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=2, groups_C=2)" in result.output
     assert "replay('groups are copies', problem, forward)" in result.output
 
 

@@ -132,6 +132,14 @@ def test_one_state_and_three_hundred(state):
     assert worst_ratio(problem) <= 1
 
 
+@pytest.mark.parametrize("batch", [3, 32])
+def test_what_an_unused_lane_holds_stays_out_of_the_sums(batch, monkeypatch):
+    """35 channels are lanes of 18 and of 17; one thread works on both, and with batch 32 one team has both."""
+    monkeypatch.setattr(threads, "cores", lambda: 1)
+    problem = make_problem(**random_arguments(11, batch=batch, dim=35, length=3, dtype="float32"))
+    assert worst_ratio(problem) <= 1
+
+
 def test_nan_stays_in_its_channel_and_after_its_time():
     arguments = random_arguments(4, batch=2, dim=35, length=100, dtype="float32")
     clean = ssm_edu.selective_scan(**arguments, backend="numba")
@@ -174,7 +182,7 @@ def test_empty_axes(empty):
 
 
 def test_two_runs_and_any_number_of_threads_agree_to_the_bit(monkeypatch):
-    problem = make_problem(**random_arguments(8, batch=2, dim=130, length=200, state=4, dtype="float32"))
+    problem = make_problem(**random_arguments(8, batch=2, dim=131, length=200, state=4, dtype="float32"))
     cotangent = cotangents(problem)
     many = cpu.selective_scan_backward(problem, *cotangent)
     again = cpu.selective_scan_backward(problem, *cotangent)

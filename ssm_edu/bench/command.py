@@ -62,6 +62,7 @@ def bench_command(
     except (TypeError, ValueError) as error:
         report.usage_error(str(error))
     contestants = [one for one in BUILT_IN + COMPETITORS if backward or one.direction == "forward"]
+    found_on = report.machine()
     rows = run(case, contestants)
     against = ratios(rows)
     swept = sweep(LENGTHS, dtype) if lengths else []
@@ -72,10 +73,12 @@ def bench_command(
         out.print(ratios_table(against))
     if swept:
         out.print(sweep_table(swept))
+    if (found_on["load"] or 0) > 0.5:
+        out.print(f"[yellow]![/] this machine was busy (load {found_on['load']}), which slows torch's threads most")
     if json_file is not None:
         more: dict[str, Any] = {"ratios": [vars(ratio) for ratio in against]}
         more["lengths"] = [{"length": row.case.length, "dim": row.case.dim, **row.as_dict()} for row in swept]
-        report.write_json(json_file, case, rows, **more)
+        report.write_json(json_file, found_on, case, rows, **more)
     report.conclude([*rows, *swept], out)
 
 
@@ -87,7 +90,7 @@ def run(case: Case, contestants: list[Contestant]) -> list[Row]:
     with report.progress() as bar:
         task = bar.add_task("", total=len(contestants))
         for contestant in contestants:
-            bar.update(task, description=f"{contestant.name} {contestant.direction}")
+            bar.update(task, description=f"{contestant.name} {contestant.direction}", refresh=True)
             rows.append(measure(contestant, judge))
             bar.advance(task)
     return rows
@@ -101,7 +104,7 @@ def sweep(lengths: tuple[int, ...], dtype: str) -> list[Row]:
     with report.progress() as bar:
         task = bar.add_task("", total=len(lengths))
         for length in lengths:
-            bar.update(task, description=f"{length} steps")
+            bar.update(task, description=f"{length} steps", refresh=True)
             rows.append(measure(ours, Judge(Case(1, 16, length, 16, dtype))))
             bar.advance(task)
     return rows
@@ -125,7 +128,7 @@ def times_table(case: Case, rows: list[Row]) -> Table:
 
     figures = ("error/bound", "median", "min", "10⁹ exp/s", "GB/s")
     table = report.new_table(report.title(case), ("", "contestant", "direction"), figures)
-    for row in rows:
+    for row in [row for row in rows if row.skipped is None]:
         rates = ("", "")
         if row.seconds and row.ok:
             rates = f"{row.rate / 1e9:.3g}", "" if row.bandwidth is None else f"{row.bandwidth / 1e9:.3g}"

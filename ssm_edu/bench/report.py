@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ssm_edu.bench.cases import Case
-from ssm_edu.bench.measure import Row
+from ssm_edu.bench.judging import Row
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores that this process may use, and versions."""
+    """CPU, cores that this process may use, load and versions."""
     from ssm_edu.selective.cpu.threads import cores
 
     found = {}
@@ -33,13 +34,20 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": cores(),
+        "load": load(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": found,
     }
 
 
+def load() -> float | None:
+    """How many tasks ran or waited over the last minute, on average; None on Windows."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def cpu_model() -> str:
+    """The CPU's name, as the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text("utf-8", "replace").splitlines():
@@ -48,10 +56,10 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_json(path: Path, case: Case, rows: list[Row], **more: Any) -> None:
+def write_json(path: Path, found_on: dict[str, Any], case: Case, rows: list[Row], **more: Any) -> None:
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": found_on,
         "case": asdict(case),
         "rows": [row.as_dict() for row in rows],
     }
@@ -69,8 +77,9 @@ def usage_error(message: str) -> NoReturn:
 
 
 def progress() -> Progress:
+    """A bar that is drawn when it moves: one that redraws itself would take time from what is measured."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
 
 
 def time_text(seconds: float) -> str:
@@ -89,7 +98,7 @@ def times(row: Row) -> tuple[str, str]:
 
 
 def mark(row: Row) -> str:
-    if row.skipped is not None or row.verdict is None:
+    if row.verdict is None:
         return "[yellow]–[/]"
     return "[green]✓[/]" if row.ok else "[red]✗[/]"
 
@@ -108,10 +117,10 @@ def new_table(title: str, words: tuple[str, ...], figures: tuple[str, ...]) -> T
 
 def conclude(rows: list[Row], out: Console) -> None:
     """Say what did not run and what is wrong, and exit with 1 if anything of ours is."""
+    for reason in dict.fromkeys(row.skipped for row in rows if row.skipped is not None):
+        names = dict.fromkeys(row.contestant.name for row in rows if row.skipped == reason)
+        out.print(f"[yellow]–[/] {escape(', '.join(names))}: {escape(reason)}", soft_wrap=True)
     for row in rows:
-        if row.skipped is not None:
-            words = f"{row.contestant.name} {row.contestant.direction}: {row.skipped}"
-            out.print(f"[yellow]–[/] {escape(words)}", soft_wrap=True)
         if row.verdict is not None and not row.ok:
             words = f"{row.contestant.name} {row.contestant.direction} is outside its bound: {row.verdict.message}"
             out.print(f"[red]✗[/] {escape(words)}", soft_wrap=True)

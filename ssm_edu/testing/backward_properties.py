@@ -9,7 +9,7 @@ import numpy as np
 
 from ssm_edu.selective.reference import sigmoid, step_size
 from ssm_edu.testing.edits import IN_TIME, exact_maps, random, seamless, varying_maps, window
-from ssm_edu.testing.forward_properties import LONG, RAGGED
+from ssm_edu.testing.forward_properties import LONG, RAGGED, WIDE
 from ssm_edu.testing.implementation import (
     Arrays,
     Failure,
@@ -50,7 +50,7 @@ holds(
     backward=True,
     share=3,
     max_length=65,
-    corners=RAGGED,
+    corners=RAGGED + WIDE,
 )(equals_the_oracles)
 
 holds(

@@ -36,6 +36,11 @@ EVERYTHING: dict[str, Any] = {
     "values": "normal",
 }
 RAGGED = tuple({"shape": (2, 4, 3, length), **EVERYTHING} for length in (1, 2, 31, 32, 33, 63, 65, 127))
+# more channels than a block has lanes, the last block part empty, and more blocks than there are workers
+WIDE = tuple(
+    {"shape": shape, "groups_B": groups, "groups_C": 1, "z": True, "values": "normal"}
+    for shape, groups in (((17, 35, 2, 3), 1), ((2, 131, 3, 5), 1), ((2, 134, 1, 3), 2))
+)
 LONG = tuple(
     {"shape": (1, 2, 2, length), "values": "normal", "steps": "initial", "initial_state": True, "sequences": packed}
     for length, packed in ((257, 2), (1025, 0), (2049, 3))
@@ -47,7 +52,7 @@ LONG = tuple(
     "y and the last state are those of the equations, but for rounding",
     share=4,
     max_length=129,
-    corners=RAGGED,
+    corners=RAGGED + WIDE,
 )
 def equals_the_oracle(scan: Implementation, problem: Arguments) -> None:
     assert_close(scan.scan(problem), oracle_scan(problem), scan.scan_tolerance(problem))

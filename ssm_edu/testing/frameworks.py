@@ -52,8 +52,8 @@ class Framework:
             value = (value.float() if dtype == "bfloat16" else value.resolve_conj().resolve_neg()).numpy()
         elif self.name == "cupy":
             value = self.module.asnumpy(value)
-        elif dtype == "bfloat16":
-            value = value.astype("float32")
+        elif self.name == "jax":
+            value = np.array(value.astype("float32") if dtype == "bfloat16" else value)  # JAX's own view is read-only
         return np.asarray(value), dtype
 
     @contextmanager

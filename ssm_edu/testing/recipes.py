@@ -29,6 +29,7 @@ FEATURES = frozenset(
         "variable_C",
         "constant_C",
         "groups",
+        "unequal_groups",
         "complex",
         "D",
         "z",
@@ -152,6 +153,7 @@ def features_of(recipe: Recipe) -> set[str]:
     }
     switches = {
         "groups": bool(r.groups_B or r.groups_C),
+        "unequal_groups": None not in (r.groups_B, r.groups_C) and (r.groups_B or 1) != (r.groups_C or 1),
         "complex": r.is_complex,
         "D": r.D,
         "z": r.z,
@@ -186,6 +188,9 @@ def fitted(recipe: Recipe, features: Collection[str]) -> Recipe:
         elif groups is None and f"constant_{name}" not in features:
             groups = 0
         r = r.changed(**{f"groups_{name}": groups})
+    if "unequal_groups" not in features and "unequal_groups" in features_of(r):
+        most = max(r.groups_B or 1, r.groups_C or 1)
+        r = r.changed(groups_B=most, groups_C=most)
     if r.discretization not in features:
         r = r.changed(discretization=next(rule for rule in DISCRETIZATIONS if rule in features))
     return r.changed(values="zeros") if r.values == "subnormal" and "subnormals" not in features else r

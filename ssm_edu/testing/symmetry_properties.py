@@ -74,7 +74,7 @@ def order_of_states(scan: Implementation, problem: Arguments) -> None:
     "channels that share a B or C have it as if each had its own",
     "variable_B",
     "variable_C",
-    groups_B=1,
+    groups_B=2,
     groups_C=2,
 )
 def groups_are_copies(scan: Implementation, problem: Arguments) -> None:

@@ -314,7 +314,7 @@ def backward_kernel(rule: int) -> Any:
                 if not constant_C:
                     C_sum[:] = 0
                 for member in range(members):
-                    block = lead + member
+                    block, used = lead + member, span[lead + member, 1] - span[lead + member, 0]
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t1, raw, dt)
                     load(u, b, span[block], t0, t1, x)
                     load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
@@ -341,7 +341,8 @@ def backward_kernel(rule: int) -> Any:
                             else:
                                 for lane in range(lanes):
                                     C_row[lane] = C[b, group_C, t, n]
-                            for lane in range(lanes):
+                            # not all lanes: what an unused one holds would enter the sums over lanes
+                            for lane in range(used):
                                 step, x_lane, a_lane = dt[i, lane], x[i, lane], a[block, n, lane]
                                 alpha, p = alpha_and_weight(rule, step * a_lane, one, half)
                                 dalpha, dp, dzp = slopes(rule, step * a_lane, alpha, p, one, half)

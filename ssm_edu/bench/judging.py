@@ -17,6 +17,7 @@ from ssm_edu import bounds
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.contestants import Contestant, Outputs, gradient_outputs
 from ssm_edu.selective import reference
+from ssm_edu.selective.problem import Problem
 
 # The bounds on gradients take some 270 bytes for each of batch · dim · length · state: 4 GB for so many.
 LARGEST_CHECK = 2**24
@@ -55,7 +56,6 @@ class Judge:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.steps = min(case.length, max(1, LARGEST_CHECK * case.length // case.elements))
-        self.problem = case.first_steps(self.steps)
         self._bounds: dict[tuple[Any, ...], Outputs] = {}
 
     def require_all_steps(self, why: str) -> None:
@@ -64,6 +64,10 @@ class Judge:
             raise ValueError(
                 f"batch · dim · length · state is {self.case.elements}, expected at most {LARGEST_CHECK}: {why}"
             )
+
+    @cached_property
+    def problem(self) -> Problem:
+        return self.case.first_steps(self.steps)
 
     @cached_property
     def scan(self) -> Outputs:
@@ -214,10 +218,12 @@ def measure(contestant: Contestant, judge: Judge, *, memory: bool = False) -> Ro
 def timed(call: Callable[[], Any], *, runs: int = 7, seconds: float = 0.5, at_most: float = 10.0) -> tuple[float, ...]:
     """The times of single runs: at least so many, over at least so many seconds; 3 where these take `at_most`."""
     times: list[float] = []
-    while (len(times) < runs or sum(times) < seconds) and (len(times) < 3 or sum(times) < at_most):
+    total = 0.0
+    while (len(times) < runs or total < seconds) and (len(times) < 3 or total < at_most):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
+        total += times[-1]
     return tuple(times)
 
 
