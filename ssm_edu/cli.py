@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
+from ssm_edu.bench.command import bench_command
 from ssm_edu.commands.check import check_command
 from ssm_edu.commands.derive import derive_command
 from ssm_edu.commands.doctor import doctor_command
+from ssm_edu.compare import compare_command
+
+if "hypothesis" not in sys.modules:  # it would leave a .hypothesis in whatever folder the command runs in
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
 
 app = typer.Typer(
     help="The executable derivation of Mamba's selective scan.",
@@ -16,4 +24,6 @@ app = typer.Typer(
 )
 app.command("derive")(derive_command)
 app.command("check")(check_command)
+app.command("compare")(compare_command)
+app.command("bench")(bench_command)
 app.command("doctor")(doctor_command)

@@ -30,9 +30,11 @@ def phi1(z: Array) -> Array:
     """φ₁(z) = (eᶻ − 1)/z, with φ₁(0) = 1."""
     with np.errstate(over="ignore"):
         result = np.asarray(np.expm1(z))
-    np.divide(result, z, out=result, where=z != 0)
-    if not np.all(z):
-        result[z == 0] = 1
+    # a complex division by a subnormal number overflows on its way; φ₁ is 1 there to the last digit
+    vanishing = np.abs(z) < np.finfo(z.dtype).smallest_normal
+    np.divide(result, z, out=result, where=~vanishing)
+    if np.any(vanishing):
+        result[vanishing] = 1
     return result
 
 

@@ -33,6 +33,13 @@ def test_derive_prints_the_ledger_and_writes_it(tmp_path):
     assert ledger["claims"][0]["derivation"] == "phi_functions"
 
 
+def test_commands_leave_nothing_behind_and_say_nothing_on_stderr(tmp_path):
+    for command in (["derive", "ADJ-5", "ZOH-14"], ["check", "ssm_edu:selective_scan", "--max-examples", "1"]):
+        run = ssm_edu(*command, cwd=tmp_path)
+        assert (run.returncode, run.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_verbose_prints_the_mathematics():
     result = runner.invoke(app, ["derive", "ZOH-3", "--verbose"])
     assert result.exit_code == 0
@@ -58,12 +65,14 @@ def test_a_wrong_verdict_exits_with_1_and_says_which_and_why(monkeypatch):
     [
         (["derive", "zero_order_holt"], "did you mean 'zero_order_hold'"),
         (["derive", "--json", "/no/such/folder/x.json"], "no folder /no/such/folder"),
+        (["check", "ssm_edu:selective_scan", "--dtype", "int8"], "ssm-edu: dtype is 'int8', expected one of"),
     ],
 )
 def test_usage_errors_exit_with_2(arguments, message):
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2
     assert message in result.output.replace("\n", " ")
+    assert result.stdout == ""
 
 
 def test_doctor_says_what_runs_here():

@@ -36,7 +36,7 @@ def check_command(
     """
     from ssm_edu import bounds
     from ssm_edu.testing.report import MARKS, Result
-    from ssm_edu.testing.runner import MAX_EXAMPLES, check, select
+    from ssm_edu.testing.runner import MAX_EXAMPLES, check, make_implementation, select
 
     out = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
@@ -53,26 +53,22 @@ def check_command(
         table.add_row(f"[{colour}]{MARKS[result.status]}[/]", escape(result.name), escape(words), *counts)
         progress.update(task, advance=1)
 
-    names = {name.strip() for name in without.split(",") if name.strip()}
-    function = _load(forward)
-    others = [None if name is None else _load(name) for name in (backward, step)]
+    scan, adjoint = _load(forward), None if backward is None else _load(backward)
+    options: dict[str, Any] = {
+        "step": None if step is None else _load(step),
+        "framework": framework,
+        "dtype": dtype,
+        "without": {name.strip() for name in without.split(",") if name.strip()},
+        "device": device,
+        "arithmetic": bounds.FLOAT32_APPROX if fast_math else None,
+    }
     try:
-        with Live(Group(table, progress), console=out, refresh_per_second=8) as live:
-            report = check(
-                function,
-                others[0],
-                step=others[1],
-                framework=framework,
-                dtype=dtype,
-                without=names,
-                max_examples=max_examples or MAX_EXAMPLES,
-                device=device,
-                arithmetic=bounds.FLOAT32_APPROX if fast_math else None,
-                on_result=on_result,
-            )
-            live.update(table)
+        make_implementation(scan, adjoint, **options)
     except (ValueError, TypeError, ImportError) as error:
         _usage_error(str(error))
+    with Live(Group(table, progress), console=out, refresh_per_second=8) as live:
+        report = check(scan, adjoint, **options, max_examples=max_examples or MAX_EXAMPLES, on_result=on_result)
+        live.update(table)
     for failure in report.failures:
         out.print(f"\n[bold red]{MARKS['failed']}[/] {escape(failure.name)}: {escape(failure.reason)}", soft_wrap=True)
         out.print(f"{failure.message}\n", markup=False, soft_wrap=True)

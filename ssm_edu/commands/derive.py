@@ -45,7 +45,7 @@ def derive_command(
         _usage_error(str(error))
     results: list[Result] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("checking", total=len(claims))
         for result in derivations.run(claims, jobs):
             results.append(result)

@@ -59,4 +59,5 @@ class Report:
         counts = {status: sum(r.status == status for r in self.results) for status in MARKS}
         words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         examples, seconds = sum(r.examples for r in self.results), sum(r.seconds for r in self.results)
-        return f"{len(self.results)} properties: {words}; {examples} problems in {seconds:.1f} s"
+        total = len(self.results)
+        return f"{total} propert{'y' if total == 1 else 'ies'}: {words}; {examples} problems in {seconds:.1f} s"

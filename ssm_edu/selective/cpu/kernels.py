@@ -135,6 +135,18 @@ def forward_kernel(rule: int) -> Any:
                     i, is_fresh = t - t0, fresh[b, t]
                     for lane in range(lanes):
                         s[i, lane] = 0
+                    if not (constant_B or constant_C):
+                        # Mamba's own case again, without the rows: a fifth of the time
+                        for n in range(state):
+                            for lane in range(lanes):
+                                step = dt[i, lane]
+                                alpha, p = alpha_and_weight(rule, step * a[block, n, lane], one, half)
+                                alpha = zero if is_fresh else alpha
+                                before = zero if is_fresh else h[n, lane]
+                                after = alpha * before + step * x[i, lane] * (p * B[b, group_B, t, n])
+                                h[n, lane] = after
+                                s[i, lane] += (C[b, group_C, t, n] * after).real
+                        continue
                     for n in range(state):
                         if constant_B:
                             for lane in range(lanes):
