@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import positive_integer
 from ssm_edu.balls import (
     COMPLEX_PRODUCT,
     FLOAT32,
@@ -123,10 +124,7 @@ def most_additions(algorithm: str, chunk: int, length: int) -> Real | None:
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm is {algorithm!r}, expected one of {', '.join(ALGORITHMS)}")
-    if isinstance(chunk, bool) or not isinstance(chunk, int | np.integer):
-        raise TypeError(f"chunk is {chunk!r}, expected an integer of at least 1")
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected at least 1")
+    chunk = positive_integer("chunk", chunk)
     depth = {"chunked": chunk + -(-length // chunk), "tree": 2 * length.bit_length(), "any": length}
     return None if algorithm == "sequential" else np.minimum(np.arange(1.0, length + 1), depth[algorithm])
 

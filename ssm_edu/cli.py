@@ -7,11 +7,11 @@ import sys
 
 import typer
 
-from ssm_edu.bench.command import bench_command
+from ssm_edu.commands.bench import bench_command
 from ssm_edu.commands.check import check_command
+from ssm_edu.commands.compare import compare_command
 from ssm_edu.commands.derive import derive_command
 from ssm_edu.commands.doctor import doctor_command
-from ssm_edu.compare import compare_command
 
 if "hypothesis" not in sys.modules:  # it would leave a .hypothesis in whatever folder the command runs in
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import INEXACT, REAL, check_finite, numbers
 from ssm_edu.phi import Array, d2phi1, dphi1, dphi2, phi1, phi2
 
 Function = Callable[[Array], Array]
@@ -232,16 +233,8 @@ def _numbers(real: tuple[str, ...] = ("delta",), **named: ArrayLike) -> list[Arr
     """
     arrays = {}
     for name, value in named.items():
-        array = np.asarray(value)
-        if array.dtype.kind in "iu":
-            array = array.astype(np.float64)
-        allowed = ("f4", "f8") if name in real else ("f4", "f8", "c8", "c16")
-        if array.dtype not in allowed:
-            kinds = ", ".join(str(np.dtype(d)) for d in allowed)
-            raise TypeError(f"{name} must hold numbers ({kinds} or integers); found dtype {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite; found {array[~np.isfinite(array)].flat[0]}")
-        arrays[name] = array
+        arrays[name] = numbers(name, value, REAL if name in real else INEXACT)
+        check_finite(name, arrays[name])
     sized = [a.dtype for n, a in arrays.items() if not isinstance(named[n], (int, float, complex))]
     single = bool(sized) and all(np.finfo(dtype).bits == 32 for dtype in sized)
     kind = {"f": "f4", "c": "c8"} if single else {"f": "f8", "c": "c16"}
@@ -265,7 +258,7 @@ def discretize_diagonal(a: ArrayLike, b: ArrayLike, delta: ArrayLike, method: st
     Returns:
         `(A_bar, B_bar)`; for the two-tap rules `foh` and `exponential_trapezoidal`, `(A_bar, B_bar, B_bar_prev)`
         with h_t = Ā h_{t−1} + B̄ x_t + B̄_prev x_{t−1}. No cancellation near Δa = 0; 1 and 0 at Δ = 0;
-        0 and −b/a (`zoh`) as Δa → −∞; inf where the result overflows (claims ZOH-*, PHI-*).
+        0 and −b/a (`zoh`) as Δa → −∞; inf where the result overflows and at a rule's pole (claims ZOH-*, PHI-*).
 
     Raises:
         ValueError: a negative delta, anything not finite, shapes that do not broadcast, an unknown method.
@@ -282,7 +275,7 @@ def discretize_diagonal(a: ArrayLike, b: ArrayLike, delta: ArrayLike, method: st
         raise ValueError(
             f"a, b and delta must broadcast; found shapes {a.shape}, {b.shape} and {delta.shape}"
         ) from None
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):  # inf is the answer where the result overflows, and at a pole
         z = delta * a
         A_bar = rule.alpha(z)
         B_bar = _times(rule._weight(rule.p, delta, a, z), b)

@@ -7,12 +7,13 @@ the diagonal of A alone.
 
 from __future__ import annotations
 
-import operator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
+
+from ssm_edu.arrays import REAL, check_finite, numbers, positive_integer
 
 Reals: TypeAlias = Float[np.ndarray, "..."]
 
@@ -42,18 +43,6 @@ class DPLR(NamedTuple):
     V: Complex[np.ndarray, "n n"]
 
 
-def _size(name: str, value: int) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer; found bool")
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; found {type(value).__name__}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be at least 1; found {size}")
-    return size
-
-
 def legs(n: int) -> LegS:
     """A[i, k] = −√(2i+1)√(2k+1) below the diagonal, −(i+1) on it, 0 above; B[i] = √(2i+1).
 
@@ -63,7 +52,7 @@ def legs(n: int) -> LegS:
         ValueError: n < 1.
         TypeError: n is no integer.
     """
-    i = np.arange(_size("n", n))
+    i = np.arange(positive_integer("n", n))
     B = np.sqrt(2 * i + 1.0)
     return LegS(-np.tril(np.outer(B, B), -1) - np.diag(i + 1.0), B)
 
@@ -92,7 +81,7 @@ def dplr_legs(n: int) -> DPLR:
 
 def s4d_real(n: int) -> Float[np.ndarray, " n"]:
     """−(k+1), the diagonal of LegS (claim HIPPO-2). Source: S4D. Raises as :func:`legs`."""
-    return -(np.arange(_size("n", n)) + 1.0)
+    return -(np.arange(positive_integer("n", n)) + 1.0)
 
 
 def s4d_lin(n: int) -> Complex[np.ndarray, " n"]:
@@ -100,7 +89,7 @@ def s4d_lin(n: int) -> Complex[np.ndarray, " n"]:
 
     Source: S4D. Raises as :func:`legs`.
     """
-    return -0.5 + 1j * np.pi * np.arange(_size("n", n))
+    return -0.5 + 1j * np.pi * np.arange(positive_integer("n", n))
 
 
 def s4d_inv(n: int) -> Complex[np.ndarray, " n"]:
@@ -108,7 +97,7 @@ def s4d_inv(n: int) -> Complex[np.ndarray, " n"]:
 
     Close to the frequencies of LegS (claims HIPPO-9, HIPPO-10). Source: S4D. Raises as :func:`legs`.
     """
-    N = 2 * _size("n", n)
+    N = 2 * positive_integer("n", n)
     return -0.5 + 1j * (N / np.pi) * (N / (2 * np.arange(n) + 1) - 1)
 
 
@@ -119,12 +108,10 @@ def softplus_inverse(delta: ArrayLike) -> Reals:
         ValueError: a delta that is not positive and finite.
         TypeError: a delta that holds no real numbers.
     """
-    values = np.asarray(delta)
-    if values.dtype.kind not in "iuf":
-        raise TypeError(f"delta must hold real numbers; found dtype {values.dtype}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError("delta must be positive and finite")
-    values = values.astype(np.float64)
+    values = numbers("delta", delta, ("float16", *REAL)).astype(np.float64)
+    check_finite("delta", values)
+    if not (values > 0).all():
+        raise ValueError(f"delta must be positive; found {values.min()}")
     return np.asarray(values + np.log(-np.expm1(-values)))
 
 
@@ -148,7 +135,7 @@ def mamba_delta_bias(
 
     Source: Mamba, §3.6.
     """
-    dim = _size("dim", dim)
+    dim = positive_integer("dim", dim)
     if not 0 < delta_min <= delta_max < np.inf:
         raise ValueError(f"expected 0 < delta_min ≤ delta_max < ∞; found delta_min {delta_min}, delta_max {delta_max}")
     if not 0 < delta_floor < np.inf:
@@ -166,4 +153,4 @@ def mamba_A(dim: int, state: int) -> Float[np.ndarray, "dim state"]:
         ValueError: dim or state < 1.
         TypeError: dim or state is no integer.
     """
-    return np.tile(s4d_real(_size("state", state)), (_size("dim", dim), 1))
+    return np.tile(s4d_real(positive_integer("state", state)), (positive_integer("dim", dim), 1))

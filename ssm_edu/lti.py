@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Complex, Inexact
 from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import INEXACT, check_finite, numbers, positive_integer
 from ssm_edu.discretize import discretize
 
 Array: TypeAlias = Inexact[np.ndarray, "..."]
@@ -24,11 +25,8 @@ State: TypeAlias = Inexact[np.ndarray, "*batch n"]
 
 
 def _numbers(name: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "iufc":
-        raise TypeError(f"{name} must hold real or complex numbers; found dtype {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite; found {array[~np.isfinite(array)].flat[0]}")
+    array = numbers(name, value, ("float16", *INEXACT))
+    check_finite(name, array)
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
@@ -51,14 +49,6 @@ def _state_matrix(A_bar: ArrayLike) -> Array:
     if array.ndim not in (1, 2) or array.size == 0 or len(set(array.shape)) > 1:
         raise ValueError(f"A_bar must have shape (n, n), or (n,) for a diagonal; found {array.shape}")
     return array
-
-
-def _positive(length: int) -> int:
-    if isinstance(length, (bool, np.bool_)) or not isinstance(length, (int, np.integer)):
-        raise TypeError(f"length must be an integer; found {type(length).__name__}")
-    if length < 1:
-        raise ValueError(f"length must be at least 1; found {length}")
-    return int(length)
 
 
 @overload
@@ -174,7 +164,7 @@ def kernel(
 
     Source: Mamba, eq. 3a; Article 2, eq. 3.
     """
-    A_bar, length = _state_matrix(A_bar), _positive(length)
+    A_bar, length = _state_matrix(A_bar), positive_integer("length", length)
     n = len(A_bar)
     B_bar, C = _vector("B_bar", B_bar, n), _vector("C", C, n)
     K = C @ _krylov(A_bar, B_bar, length)
@@ -245,7 +235,7 @@ def kernel_dplr(
     """
     Lambda = _vector("Lambda", Lambda)
     P, Q, B, C = (_vector(name, v, len(Lambda)) for name, v in (("P", P), ("Q", Q), ("B", B), ("C", C)))
-    length = _positive(length)
+    length = positive_integer("length", length)
     if Lambda.real.max() >= 0:
         raise ValueError(f"Lambda must have negative real parts; found {Lambda[Lambda.real.argmax()]}")
     step_size = _numbers("delta", delta)

@@ -32,7 +32,7 @@ def phi1(z: Array) -> Array:
         result = np.asarray(np.expm1(z))
     # a complex division by a subnormal number overflows on its way; φ₁ is 1 there to the last digit
     vanishing = np.abs(z) < np.finfo(z.dtype).smallest_normal
-    np.divide(result, z, out=result, where=~vanishing)
+    np.divide(result, z, out=result, where=~vanishing & (z != np.inf))
     if np.any(vanishing):
         result[vanishing] = 1
     return result

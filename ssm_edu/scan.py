@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float, Inexact
 from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import numbers, positive_integer
+
 Elements = tuple[Any, ...]
 """A sequence of monoid elements: one array for each component, time on the last axis of all of them."""
 
@@ -28,8 +30,6 @@ Round = tuple[slice, slice]
 
 IDENTITY = (1.0, 0.0)
 """The map h ↦ 1·h + 0 (SCAN-4)."""
-
-DTYPES = (np.float32, np.float64, np.complex64, np.complex128)
 
 
 def combine(second: Elements, first: Elements) -> Elements:
@@ -158,7 +158,7 @@ def chunked(
     a: ArrayLike, b: ArrayLike, chunk: int, initial_state: ArrayLike | None = None, *, reverse: bool = False
 ) -> Inexact[np.ndarray, "... length"]:
     """`sequential`, by local scans of chunks, a scan of their ends, and the carried state (least depth: SCAN-14)."""
-    return _affine_scan(partial(chunked_rounds, chunk=_positive("chunk", chunk)), a, b, initial_state, reverse)
+    return _affine_scan(partial(chunked_rounds, chunk=positive_integer("chunk", chunk)), a, b, initial_state, reverse)
 
 
 def chunked_decay(
@@ -186,7 +186,7 @@ def chunked_decay(
         TypeError: a complex delta, or a dtype that `sequential` refuses.
         ValueError: lengths or numbers of states that differ, or a chunk below 1.
     """
-    rounds = partial(chunked_rounds, chunk=_positive("chunk", chunk))
+    rounds = partial(chunked_rounds, chunk=positive_integer("chunk", chunk))
     delta, A, b = _inexact("delta", delta, 1), _inexact("A", A, 1), _inexact("b", b, 2)
     h0 = np.zeros(A.shape[-1:], b.dtype) if initial_state is None else _inexact("initial_state", initial_state, 1)
     if np.iscomplexobj(delta):
@@ -239,25 +239,10 @@ def _states(
 
 
 def _inexact(name: str, value: Any, ndim: int) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} is a ragged list; expected a rectangular array") from None
-    if array.dtype.kind in "iu":
-        array = array.astype(np.float64)
-    if array.dtype not in DTYPES:
-        raise TypeError(f"{name} has dtype {array.dtype}; expected float32, float64, complex64, complex128 or integer")
+    array = numbers(name, value)
     if array.ndim < ndim:
         raise ValueError(f"{name} has shape {array.shape}; expected at least {ndim} ax{'ei'[ndim < 2]}s")
     return array
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least 1")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; expected an integer of at least 1")
-    return int(value)
 
 
 def _agree(what: str, **sizes: int) -> None:
@@ -309,7 +294,7 @@ class Scan:
 
 def chunked_by(chunk: int) -> Scan:
     """`chunked` with this chunk."""
-    chunk = _positive("chunk", chunk)
+    chunk = positive_integer("chunk", chunk)
 
     def function(a: ArrayLike, b: ArrayLike, initial_state: Any = None, *, reverse: bool = False) -> np.ndarray:
         return chunked(a, b, chunk, initial_state, reverse=reverse)

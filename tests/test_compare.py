@@ -12,12 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ssm_edu import bounds, competitors
-from ssm_edu.bench import BUILT_IN, Case, Contestant, Judge, command, contestants, measure
-from ssm_edu.bench.command import bench_command
+from ssm_edu import bounds
+from ssm_edu.bench import BUILT_IN, Case, Contestant, Judge, competitors, contestants, measure
 from ssm_edu.bench.judging import peak_memory, timed
 from ssm_edu.bench.report import time_text, times
-from ssm_edu.compare import compare_command
+from ssm_edu.commands import bench as command
+from ssm_edu.commands.bench import bench_command
+from ssm_edu.commands.compare import compare_command
 
 runner = CliRunner()
 TINY = ("--batch", "1", "--dim", "4", "--length", "33", "--state", "4")
@@ -266,7 +267,7 @@ def test_times_have_their_unit(seconds, text):
 
 def test_the_commands_load_neither_numba_nor_torch():
     heavy = ["scipy", "sympy", "numba", "torch", "hypothesis"]
-    modules = "ssm_edu.compare, ssm_edu.bench.command, ssm_edu.competitors"
+    modules = "ssm_edu.commands.compare, ssm_edu.commands.bench, ssm_edu.bench.competitors"
     code = f"import {modules}, sys; print(*[m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []

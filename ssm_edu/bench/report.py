@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -64,16 +64,6 @@ def write_json(path: Path, found_on: dict[str, Any], case: Case, rows: list[Row]
         "rows": [row.as_dict() for row in rows],
     }
     path.write_text(json.dumps(report | more, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def check_json_path(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        usage_error(f"--json: no folder {path.absolute().parent}")
-
-
-def usage_error(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
-    raise typer.Exit(2)
 
 
 def progress() -> Progress:

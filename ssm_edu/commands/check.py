@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -15,6 +15,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from ssm_edu.commands.usage import usage_error
 
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
@@ -65,7 +67,7 @@ def check_command(
     try:
         make_implementation(scan, adjoint, **options)
     except (ValueError, TypeError, ImportError) as error:
-        _usage_error(str(error))
+        usage_error(str(error))
     with Live(Group(table, progress), console=out, refresh_per_second=8) as live:
         report = check(scan, adjoint, **options, max_examples=max_examples or MAX_EXAMPLES, on_result=on_result)
         live.update(table)
@@ -82,24 +84,19 @@ def _load(target: str) -> Callable[..., Any]:
     """The function that MODULE:FUNCTION names, looked for in the current folder, too."""
     name, colon, path = target.partition(":")
     if not (name and colon and path):
-        _usage_error(f"{target!r} is not of the form MODULE:FUNCTION")
+        usage_error(f"{target!r} is not of the form MODULE:FUNCTION")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = import_module(name)
     except Exception as error:
-        _usage_error(f"{name} cannot be imported: {type(error).__name__}: {error}")
+        usage_error(f"{name} cannot be imported: {type(error).__name__}: {error}")
     for part in path.split("."):
         if not hasattr(found, part):
             near = get_close_matches(part, dir(found), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            _usage_error(f"{name} has no {path!r}{hint}")
+            usage_error(f"{name} has no {path!r}{hint}")
         found = getattr(found, part)
     if not callable(found):
-        _usage_error(f"{target} is {found!r:.60}, expected a function")
+        usage_error(f"{target} is {found!r:.60}, expected a function")
     return found
-
-
-def _usage_error(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
-    raise typer.Exit(2)

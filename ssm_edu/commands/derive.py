@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ssm_edu.commands.usage import check_json_path, usage_error
 from ssm_edu.ledger import Result, lines_of
 
 out = Console(highlight=False)
@@ -36,13 +37,12 @@ def derive_command(
 
     from ssm_edu import derivations
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        _usage_error(f"--json: no folder {json_file.absolute().parent}")
+    check_json_path(json_file)
     start = time.perf_counter()
     try:
         claims = derivations.select(names or [])
     except ValueError as error:
-        _usage_error(str(error))
+        usage_error(str(error))
     results: list[Result] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -62,11 +62,6 @@ def derive_command(
         ledger = {"seconds": round(seconds, 3), "claims": [result.as_dict() for result in results]}
         json_file.write_text(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _summarise(results, seconds)
-
-
-def _usage_error(message: str) -> NoReturn:
-    err.print(f"ssm-edu: {escape(message)}", style="red", soft_wrap=True)
-    raise typer.Exit(2)
 
 
 def _table(derivation: str, results: list[Result], titles: dict[str, str]) -> Table:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Inexact
 
+from ssm_edu.arrays import positive_integer
 from ssm_edu.discretize import METHODS
 from ssm_edu.scan import Elements, hillis_steele_rounds, prefixes
 from ssm_edu.selective.problem import Problem
@@ -102,10 +103,7 @@ def readout(p: Problem, c: Chunk, h: States) -> Step:
 
 def windows(length: int, chunk: int) -> list[slice]:
     """Windows of `chunk` steps, the last one what is left."""
-    if not isinstance(chunk, int | np.integer):
-        raise TypeError(f"chunk is {chunk!r}, expected an integer of at least 1")
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected an integer of at least 1")
+    chunk = positive_integer("chunk", chunk)
     return [slice(start, stop) for start, stop in pairwise([*range(0, length, chunk), length])]
 
 

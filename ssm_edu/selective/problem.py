@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Inexact, Integer
 from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import rectangular
+
 DISCRETIZATIONS = ("mamba", "zoh", "bilinear")
 INPUT_DTYPES = ("float16", "float32", "float64")
 
@@ -218,15 +220,12 @@ def read_cotangents(
 
 def numeric_array(name: str, value: ArrayLike) -> tuple[np.ndarray, str]:
     """The value as a floating or complex array in native byte order, and the name of the dtype that it came with."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    array = rectangular(name, value)
     if array.dtype.kind in "iu":
         return array.astype(np.float64), f"{array.dtype} (read as float64)"
     if array.dtype.kind not in "fc":
         raise TypeError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
-    return array.astype(array.dtype.newbyteorder("="), copy=False), str(array.dtype)
+    return array, str(array.dtype)
 
 
 def check_options(delta_softplus: Any, discretization: Any) -> None:
@@ -247,7 +246,7 @@ def _with_groups(array: np.ndarray) -> np.ndarray:
 def _read_seq_idx(seq_idx: ArrayLike | None, sizes: dict[str, int]) -> np.ndarray | None:
     if seq_idx is None:
         return None
-    array = np.asarray(seq_idx)
+    array = rectangular("seq_idx", seq_idx)
     if array.dtype.kind not in "iu":
         raise TypeError(f"seq_idx has dtype {array.dtype}, expected an integer dtype")
     expected = (sizes["batch"], sizes["length"])

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import no_type_check
 
-
 HOME = os.path.dirname(__file__)
 
 

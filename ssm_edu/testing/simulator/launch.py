@@ -33,9 +33,10 @@ class Options:
 class Launch:
     """A kernel's run over its grid, block after block."""
 
+    current: Thread  # the one that runs
+
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.current: Thread | None = None
         self.time = 0
         self.memories: dict[int, tuple[np.ndarray, Memory]] = {}
         self.swapped: dict[int, Callable[[], None]] = {}
@@ -55,9 +56,7 @@ class Launch:
         fake = tuple(
             self._argument(kernel, value, names[k] if k < len(names) else "?", after) for k, value in enumerate(args)
         )
-        points = [
-            Dim3(x, y, z) for z in range(block_dim[2]) for y in range(block_dim[1]) for x in range(block_dim[0])
-        ]
+        points = [Dim3(x, y, z) for z in range(block_dim[2]) for y in range(block_dim[1]) for x in range(block_dim[0])]
         blocks = [Dim3(x, y, z) for z in range(grid_dim[2]) for y in range(grid_dim[1]) for x in range(grid_dim[0])]
         order = drawn_order(self.options.schedule, len(blocks))
         context = contextvars.copy_context()

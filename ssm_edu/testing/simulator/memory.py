@@ -347,7 +347,7 @@ class Array:
         return self._data.nbytes
 
     @property
-    def T(self) -> Array:  # noqa: N802
+    def T(self) -> Array:
         return self._view(self._data.T)
 
     def transpose(self, *axes: Any) -> Array:

@@ -229,19 +229,11 @@ class Block:
 
     def _listing(self) -> str:
         """Which threads wait where, and which have returned."""
-        waiting: dict[str, list[int]] = {}
+        groups: dict[str, list[int]] = {}
         for thread in self.threads:
-            if thread.greenlet.dead:
-                where = "returned"
-            else:
-                where = f"at {thread.wait}" if thread.wait else "running"
-            waiting.setdefault(where, []).append(thread.number)
-        return "; ".join(
-            f"{plural('thread', numbers)} {'have ' * (len(numbers) > 1) or 'has '}returned"
-            if where == "returned"
-            else f"{plural('thread', numbers)} {where}"
-            for where, numbers in waiting.items()
-        )
+            waiting = f"at {thread.wait}" if thread.wait else "running"
+            groups.setdefault("returned" if thread.greenlet.dead else waiting, []).append(thread.number)
+        return "; ".join(f"{plural('thread', numbers)} {doing}" for doing, numbers in groups.items())
 
     def _stuck(self) -> Exception:
         for (warp, kind, mask, _), group in self.at_warp.items():

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ssm_edu.commands.usage import check_json_path, usage_error
+
 
 def compare_command(
     batch: Annotated[int, typer.Option(min=1, help="Rows of the batch.")] = 2,
@@ -26,13 +28,13 @@ def compare_command(
     """
     from ssm_edu.bench import BUILT_IN, Case, Judge, measure, report
 
-    report.check_json_path(json_file)
+    check_json_path(json_file)
     try:
         case = Case(batch, dim, length, state, dtype, discretization, is_complex)
         judge = Judge(case)
         judge.require_all_steps("the bounds take some 270 bytes for each")
     except (TypeError, ValueError) as error:
-        report.usage_error(str(error))
+        usage_error(str(error))
     contestants = [one for one in BUILT_IN if backward or one.direction == "forward"]
     found_on, rows = report.machine(), []
     with report.progress() as bar:

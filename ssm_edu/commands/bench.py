@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ssm_edu.commands.usage import check_json_path, usage_error
+
 if TYPE_CHECKING:
     from ssm_edu.bench import Case, Contestant, Row
 
@@ -50,9 +52,9 @@ def bench_command(
     1 if that is one of ours, 2 if an option is wrong.
     """
     from ssm_edu.bench import BUILT_IN, Case, Judge, report
-    from ssm_edu.competitors import COMPETITORS
+    from ssm_edu.bench.competitors import COMPETITORS
 
-    report.check_json_path(json_file)
+    check_json_path(json_file)
     try:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype is {dtype!r}, expected one of float32, float64")
@@ -60,7 +62,7 @@ def bench_command(
         if backward:
             Judge(case).require_all_steps("gradients are judged whole; --no-backward judges the first steps of y")
     except (TypeError, ValueError) as error:
-        report.usage_error(str(error))
+        usage_error(str(error))
     contestants = [one for one in BUILT_IN + COMPETITORS if backward or one.direction == "forward"]
     found_on = report.machine()
     rows = run(case, contestants)

@@ -1,0 +1,71 @@
+"""What public functions ask of an argument first: that it is an array of numbers, or a number."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Inexact, Shaped
+
+Array: TypeAlias = Inexact[np.ndarray, "..."]
+AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
+
+REAL = ("float32", "float64")
+INEXACT = (*REAL, "complex64", "complex128")
+
+
+def rectangular(name: str, value: Any) -> AnyArray:
+    """The value as an array of any dtype, in native byte order.
+
+    Raises:
+        ValueError: a ragged list.
+        TypeError: a masked array, whose mask NumPy would drop.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; expected a plain one")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def numbers(name: str, value: Any, allowed: tuple[str, ...] = INEXACT) -> Array:
+    """The value as an array of one of these dtypes; integers become float64.
+
+    Raises:
+        ValueError: a ragged list.
+        TypeError: another dtype, or a masked array.
+    """
+    array = rectangular(name, value)
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    if array.dtype.name not in allowed:
+        raise TypeError(f"{name} must hold numbers ({', '.join(allowed)} or integers); found dtype {array.dtype}")
+    return array
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Raise ValueError for a NaN or an infinity."""
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite; found {array[~np.isfinite(array)].flat[0]}")
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """The value as an int.
+
+    Raises:
+        TypeError: no integer, or a bool.
+        ValueError: an integer below 1.
+    """
+    message = f"{name} is {value!r:.60}, expected an integer of at least 1"
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        raise TypeError(message) from None
+    if isinstance(value, bool):
+        raise TypeError(message)
+    if integer < 1:
+        raise ValueError(message)
+    return integer
