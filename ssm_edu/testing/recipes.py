@@ -153,7 +153,8 @@ def features_of(recipe: Recipe) -> set[str]:
     }
     switches = {
         "groups": bool(r.groups_B or r.groups_C),
-        "unequal_groups": None not in (r.groups_B, r.groups_C) and (r.groups_B or 1) != (r.groups_C or 1),
+        # a constant map counts as one group
+        "unequal_groups": (r.groups_B or 1) != (r.groups_C or 1),
         "complex": r.is_complex,
         "D": r.D,
         "z": r.z,
@@ -190,7 +191,9 @@ def fitted(recipe: Recipe, features: Collection[str]) -> Recipe:
         r = r.changed(**{f"groups_{name}": groups})
     if "unequal_groups" not in features and "unequal_groups" in features_of(r):
         most = max(r.groups_B or 1, r.groups_C or 1)
-        r = r.changed(groups_B=most, groups_C=most)
+        maps = {"groups_B": r.groups_B, "groups_C": r.groups_C}
+        both_vary = None not in maps.values()
+        r = r.changed(**{name: g if g is None else most if both_vary else 0 for name, g in maps.items()})
     if r.discretization not in features:
         r = r.changed(discretization=next(rule for rule in DISCRETIZATIONS if rule in features))
     return r.changed(values="zeros") if r.values == "subnormal" and "subnormals" not in features else r

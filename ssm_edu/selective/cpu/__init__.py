@@ -98,10 +98,10 @@ def turn(p: Problem, chunks: int | None) -> Turned:
 
 
 def _chunks(p: Problem, blocks: int, chunks: int | None) -> Integer[np.ndarray, " border"]:
-    """The borders of the chunks. In chunks, a scan takes three passes for one: only worth it with four idle cores."""
+    """The borders of the chunks. In chunks, a scan takes three passes for one: it pays with eight cores a task."""
     tasks = p.batch * blocks
     if chunks is None:
-        chunks = cores() // tasks if cores() >= 4 * tasks else 1
+        chunks = cores() // tasks if cores() >= 8 * tasks else 1
     step = max(TILE, -(-p.length // (chunks * TILE)) * TILE)
     return np.array([*range(0, p.length, step), p.length])
 
