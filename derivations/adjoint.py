@@ -241,8 +241,9 @@ def slope_of_the_input_weight(work: Work) -> None:
         work.equal(z * rule_p, rule_alpha - 1, f"{name}: z p = α − 1")
         weight = Delta * rule_p.subs(z, Delta * a)
         work.equal(sp.diff(weight, Delta), rule_dalpha.subs(z, Delta * a), f"{name}: so its slope is α′")
-    work.equal(sp.diff(Delta, Delta), 1, "mamba: p = 1, so its slope is 1, where α′ is not")
-    work.true(sp.limit((z * 1 - (e_z - 1)) / z**2, z, 0) != 0, "and z p ≠ α − 1")
+    (mamba_alpha, mamba_p, _), _ = RULES["mamba"]
+    work.equal(sp.diff(Delta * mamba_p, Delta), 1, "mamba: p = 1, so its slope is 1, where α′ is not")
+    work.equal(sp.limit((z * mamba_p - (mamba_alpha - 1)) / z**2, z, 0), -half, "for z p is not α − 1")
     work.summary(", ".join(keepers))
 
 

@@ -497,8 +497,9 @@ def division_in_floating_point(work: Work) -> None:
     exact = sequential(a.astype(np.float64), b.astype(np.float64))
     finite = int(np.argmin(np.isfinite(states)))
     # The bound leaves underflow out. A factor that underflows moves a state by some 1e-45 of an earlier one.
-    for scan in SCANS.values():
-        work.within(abs(scan.function(a, b) - exact), rounding_bound(a, b), scan.name)
+    with work.premise():
+        for scan in SCANS.values():
+            work.within(abs(scan.function(a, b) - exact), rounding_bound(a, b), scan.name)
     work.within(abs(states - exact), rounding_bound(a, b), f"dividing, finite up to state {finite}")
 
 

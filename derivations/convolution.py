@@ -355,7 +355,9 @@ def generating_function(work: Work) -> None:
     z, a, delta, theta = sp.symbols("z a Delta theta", real=True)
     L = sp.symbols("L", integer=True, positive=True)
     # every matrix of the induction is a power of Ā, and these commute: a symbol stands for Ā
-    work.equal((1 - z * a) + 0, 1 - z * a, "step 1 for L = 1")
+    for length in (1, 2):
+        series = sum(a**t * z**t for t in range(length))
+        work.equal(series * (1 - a * z), 1 - a**length * z**length, f"step 1 for L = {length}")
     work.equal((1 - z**L * a**L) + z**L * a**L * (1 - z * a), 1 - z ** (L + 1) * a ** (L + 1), "and from L to L + 1")
 
     A, I2 = matrix("a", 2, 2), sp.eye(2)

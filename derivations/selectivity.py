@@ -422,7 +422,8 @@ def four_tokens_figure() -> Figure:
 def lossless_write(work: Work) -> None:
     """“History is kept without loss, and the input strongly written”"""
     A_bar, beta = maps("zoh")
-    work.true((beta * b_u).subs(a, -1).subs(Delta, 1).is_positive, "something is written")
+    with work.premise():
+        work.true((beta * b_u).subs(a, -1).subs(Delta, 1).is_positive, "something is written")
     work.equal(A_bar, 1, "nothing is forgotten")
 
 

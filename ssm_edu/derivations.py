@@ -69,8 +69,10 @@ def load(name: str) -> ModuleType:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"no {kind} named {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}")
+    any_case = {key.casefold(): key for key in known}
+    close = get_close_matches(name.casefold(), any_case, n=1)
+    hint = f"did you mean {any_case[close[0]]!r}?" if close else f"the derivations are {', '.join(names())}"
+    return f"no {kind} named {name!r}; {hint}"
 
 
 def select(wanted: list[str]) -> list[Claim]:

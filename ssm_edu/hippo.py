@@ -7,7 +7,7 @@ the diagonal of A alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -115,6 +115,13 @@ def softplus_inverse(delta: ArrayLike) -> Reals:
     return np.asarray(values + np.log(-np.expm1(-values)))
 
 
+def _number(name: str, value: Any) -> float:
+    array = numbers(name, value, ("float16", *REAL))
+    if array.ndim:
+        raise ValueError(f"{name} must be a number; found shape {array.shape}")
+    return float(array)
+
+
 def mamba_delta_bias(
     dim: int,
     delta_min: float = 1e-3,
@@ -131,11 +138,15 @@ def mamba_delta_bias(
 
     Raises:
         ValueError: dim < 1, or not 0 < delta_min ≤ delta_max < ∞, or not 0 < delta_floor < ∞.
-        TypeError: dim is no integer.
+        TypeError: dim is no integer, or another argument no real number.
 
     Source: Mamba, §3.6.
     """
     dim = positive_integer("dim", dim)
+    delta_min, delta_max, delta_floor = (
+        _number(name, value)
+        for name, value in (("delta_min", delta_min), ("delta_max", delta_max), ("delta_floor", delta_floor))
+    )
     if not 0 < delta_min <= delta_max < np.inf:
         raise ValueError(f"expected 0 < delta_min ≤ delta_max < ∞; found delta_min {delta_min}, delta_max {delta_max}")
     if not 0 < delta_floor < np.inf:

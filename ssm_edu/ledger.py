@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,6 +163,8 @@ class Work:
         errors, bounds = np.broadcast_arrays(np.asarray(error, float), np.asarray(bound, float))
         if errors.size == 0:
             raise ValueError("within() was given no case")
+        if np.isposinf(bounds).any():
+            raise ValueError("within() was given an infinite bound, which checks nothing")
         self._count(errors.size if cases is None else cases)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(errors <= bounds, np.where(bounds > 0, errors / bounds, 0.0), np.inf)
@@ -172,6 +175,14 @@ class Work:
             kept.worst_error, kept.bound = e, b
         if not e <= b:
             raise Refuted(f"{case + ': ' if case else ''}error {e:.3g} exceeds {b:.3g}")
+
+    @contextmanager
+    def premise(self) -> Iterator[None]:
+        """Checks without which a refutation would mean nothing: where one fails, the verdict is *error*."""
+        try:
+            yield
+        except Refuted as failure:
+            raise Undecided(f"a premise does not hold: {failure}") from None
 
     def forall(self, strategy: SearchStrategy[Any], check: Callable[[Any], None], examples: int = 200) -> None:
         """check(value) for values that Hypothesis draws, always the same ones; a failure is shrunk first."""

@@ -1,7 +1,4 @@
-"""Kernels for the simulator's tests: broken ones, each with the error it must give, and correct ones.
-
-Numba's `cuda` must be a global of this module, and NUMBA_ENABLE_CUDASIM=1 set before Numba is imported.
-"""
+"""Kernels for the simulator's tests: broken ones, each with the error it must give, and correct ones."""
 
 import numpy as np
 from numba import cuda, float32, float64, int32, uint32
@@ -121,7 +118,7 @@ def deadlock_between_two_barriers(x, y):
         cuda.syncwarp()
 
 
-@broken(Deadlock, r"spin on atomics that no longer change anything", r"while cuda.atomic.cas", threads=4)
+@broken(Deadlock, r"spin: they read and update what no longer changes", r"while cuda.atomic.cas", threads=4)
 def a_lock_taken_twice(x, y):
     lock = cuda.shared.array(1, int32)
     if cuda.threadIdx.x == 0:
@@ -129,6 +126,35 @@ def a_lock_taken_twice(x, y):
     cuda.syncthreads()
     while cuda.atomic.cas(lock, 0, 0, 1) != 0:
         pass
+
+
+@broken(RaceError, r"writes \[0\] of argument `y`", r"`while y\[0\] == 1:`", threads=2)
+def a_flag_without_atomics(x, y):
+    if cuda.threadIdx.x == 0:
+        while y[0] == 1:
+            pass
+    else:
+        y[0] = 2
+
+
+@broken(Deadlock, r"thread \(0, 0, 0\).* spin", r"`while y\[0\] == 1:`", threads=1)
+def a_flag_that_nobody_sets(x, y):
+    while y[0] == 1:
+        pass
+
+
+@broken(RaceError, r"of shared array `total`", r"`total\[0\] \+= x\[cuda.threadIdx.x\]`", threads=16)
+def a_lock_given_back_without_a_fence(x, y):
+    lock = cuda.shared.array(1, int32)
+    total = cuda.shared.array(1, float32)
+    if cuda.threadIdx.x == 0:
+        lock[0] = 0
+        total[0] = 0
+    cuda.syncthreads()
+    while cuda.atomic.cas(lock, 0, 0, 1) != 0:
+        pass
+    total[0] += x[cuda.threadIdx.x]
+    cuda.atomic.exch(lock, 0, 0)
 
 
 @broken(RaceError, r"shared array `s` \(2, 64\)", r"`s\[p, i\] = ", r"`value \+= s\[p, i - 1\]`")
@@ -187,9 +213,8 @@ def a_shuffle_taken_for_a_memory_barrier(x, y):
     s = cuda.shared.array(32, float32)
     i = cuda.threadIdx.x
     s[i] = x[i]
-    total = cuda.shfl_xor_sync(FULL, x[i], 1)
-    cuda.syncwarp(0xFFFF if i < 16 else 0xFFFF0000)
-    y[i] = s[31 - i] + total
+    other = cuda.shfl_xor_sync(FULL, x[i], 1)
+    y[i] = s[31 - i] + other
 
 
 @broken(RaceError, r"writes \[0\] of shared array `flag`", r"same value: same_value_writes=True allows that")
@@ -543,7 +568,8 @@ def sum_under_a_lock(x, y):
     cuda.syncthreads()
     while cuda.atomic.cas(lock, 0, 0, 1) != 0:
         pass
-    cuda.atomic.exch(total, 0, cuda.atomic.add(total, 0, 0) + x[cuda.threadIdx.x])
+    cuda.threadfence_block()
+    total[0] += x[cuda.threadIdx.x]
     cuda.threadfence_block()
     cuda.atomic.exch(lock, 0, 0)
     cuda.syncthreads()

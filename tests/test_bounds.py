@@ -248,7 +248,7 @@ def test_gradients_of_absent_inputs_are_absent() -> None:
     ("options", "error", "message"),
     [
         ({"algorithm": "blelloch"}, ValueError, "algorithm is 'blelloch', expected one of sequential, chunked"),
-        ({"algorithm": "chunked", "chunk": 0}, ValueError, "chunk is 0, expected at least 1"),
+        ({"algorithm": "chunked", "chunk": 0}, ValueError, "chunk is 0, expected an integer of at least 1"),
         ({"stored": "int8"}, ValueError, "stored is 'int8', expected one of"),
     ],
 )

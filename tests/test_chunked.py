@@ -187,6 +187,7 @@ def test_memory_is_that_of_a_chunk_and_the_borders() -> None:
         (0, ValueError, "chunk is 0, expected an integer of at least 1"),
         (-3, ValueError, "chunk is -3"),
         (2.0, TypeError, r"chunk is 2\.0, expected an integer"),
+        (True, TypeError, "chunk is True, expected an integer"),
     ],
 )
 def test_bad_chunks_are_refused(chunk: Any, error: type[Exception], message: str) -> None:

@@ -34,7 +34,7 @@ def test_derive_prints_the_ledger_and_writes_it(tmp_path):
 
 
 def test_commands_leave_nothing_behind_and_say_nothing_on_stderr(tmp_path):
-    for command in (["derive", "ADJ-5", "ZOH-14"], ["check", "ssm_edu:selective_scan", "--max-examples", "1"]):
+    for command in (["derive", "ROUND-1", "PHI-1"], ["check", "ssm_edu:selective_scan", "--max-examples", "1"]):
         run = ssm_edu(*command, cwd=tmp_path)
         assert (run.returncode, run.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
@@ -64,6 +64,9 @@ def test_a_wrong_verdict_exits_with_1_and_says_which_and_why(monkeypatch):
     ("arguments", "message"),
     [
         (["derive", "zero_order_holt"], "did you mean 'zero_order_hold'"),
+        (["derive", "zoh-3"], "did you mean 'ZOH-3'"),
+        (["derive", "nothing"], "the derivations are zero_order_hold, phi_functions,"),
+        (["derive", "--json", "."], "is a directory"),
         (["derive", "--json", "/no/such/folder/x.json"], "no folder /no/such/folder"),
         (["check", "ssm_edu:selective_scan", "--dtype", "int8"], "ssm-edu: dtype is 'int8', expected one of"),
     ],

@@ -70,6 +70,20 @@ def test_splitting_a_held_step(first, second, seed):
         assert abs(np.exp(-second) * rule[0] + rule[1] - rule[2]) > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_a_subnormal_product_is_no_nan(dtype):
+    """Dividing by a subnormal complex number overflows on its way, and φ₁ is a quotient (PHI-1)."""
+    tiny = np.finfo(dtype).smallest_normal
+    for z in (tiny * np.geomspace(1e-6, 4, 50) * np.exp(1j * np.linspace(0, 6, 50))).astype(dtype):
+        np.testing.assert_allclose(discretize_diagonal(z, dtype(1), 1).B_bar, 1, rtol=np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", ["zoh", "foh", "mamba", "euler"])
+def test_what_overflows_is_infinite(name):
+    maps = discretize_diagonal(np.float32(1e30), np.float32(1e20), np.float32(1e30), name)
+    assert all(np.isposinf(M) for M in maps)
+
+
 @pytest.mark.parametrize("name", METHODS)
 @given(seed=st.integers(0, 2**32 - 1), delta=st.floats(0, 2))
 def test_dense_rule_on_a_diagonal_matrix_is_the_diagonal_rule(name, seed, delta):
@@ -228,7 +242,8 @@ def test_exponential_trapezoidal_is_mambas_rule_at_one(a, delta, lam):
     np.testing.assert_array_equal(maps.B_bar, mamba.B_bar)
     assert not maps.B_bar_prev.any()
     mixed = discretize_diagonal(a, 2.0, delta, exponential_trapezoidal(lam))
-    np.testing.assert_allclose(mixed.B_bar, 2 * lam * delta)
+    # atol: a subnormal λ has no relative accuracy
+    np.testing.assert_allclose(mixed.B_bar, 2 * lam * delta, atol=1e-307)
     np.testing.assert_allclose(mixed.B_bar_prev, 2 * (1 - lam) * delta * np.exp(np.array(a) * delta), 1e-13, 1e-300)
 
 

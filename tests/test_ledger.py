@@ -153,3 +153,24 @@ def test_refuted_is_raised_at_once():
     work = Work("numeric")
     with pytest.raises(Refuted):
         work.true(False, witness="so")
+
+
+def test_a_premise_that_fails_is_an_error_and_no_refutation():
+    def body(holds):
+        def check(work):
+            with work.premise():
+                work.true(holds, "the premise")
+            work.equal(x, y)
+
+        return check
+
+    assert outcome("symbolic", "refuted", body(True), corrected_by="T-2").ok
+    result = outcome("symbolic", "refuted", body(False), corrected_by="T-2")
+    assert (result.verdict, result.ok) == ("error", False)
+    assert "a premise does not hold: the premise" in result.evidence.witness
+
+
+def test_an_infinite_bound_is_an_error():
+    result = outcome("numeric", "verified", lambda work: work.within([0.0, 1.0], [1.0, np.inf]))
+    assert (result.verdict, result.ok) == ("error", False)
+    assert "infinite bound" in result.evidence.witness

@@ -25,7 +25,9 @@ COLOURS = {"proved": "green", "verified": "cyan", "refuted": "magenta", "error":
 
 def derive_command(
     names: Annotated[list[str] | None, typer.Argument(help="Derivations or claim IDs; all when none is named.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the ledger to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the ledger to this file.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step's mathematics.")] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; one a core by default.")] = None,
 ) -> None:

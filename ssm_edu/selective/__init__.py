@@ -167,4 +167,4 @@ def backend_module(backend: str) -> ModuleType:
     try:
         return import_module(BACKENDS[backend])
     except ImportError as error:
-        raise ImportError(f"backend {backend!r} cannot be imported: {error}") from error
+        raise ImportError(f"backend {backend!r} cannot be imported: {error}; 'auto' takes one that can") from error

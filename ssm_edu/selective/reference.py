@@ -72,9 +72,8 @@ def update(
 ) -> Inexact[np.ndarray, "batch dim state"]:
     """h_t = Ā_t h_{t−1} + Δ_t p(Δ_t A) B_t u_t; where `fresh`, the first term is dropped."""
     method, delta = METHODS[discretization], delta_t[..., None]
-    z = delta * A
-    carried = np.where(fresh[:, None, None], 0, method.alpha(z) * h)
-    return carried + delta * method.p(z) * B_t * u_t[..., None]
+    carried = np.where(fresh[:, None, None], 0, method.A_bar(delta, A) * h)
+    return carried + method.beta(delta, A) * B_t * u_t[..., None]
 
 
 def readout(
@@ -146,7 +145,7 @@ def selective_scan_backward(
         B_t, C_t = map_at(p.B, t, p.dim), map_at(p.C, t, p.dim)
         u_t, delta_t = p.u[..., t, None], delta[..., t, None]
         z = delta_t * p.A
-        dalpha, weight = method.dalpha(z), delta_t * method.p(z)
+        dalpha, weight = method.dalpha(z), method.beta(delta_t, p.A)
 
         g = np.conj(C_t) * e + carried
         add_to_map(dC, t, np.conj(h) * e)

@@ -49,7 +49,8 @@ def check(
         >>> print(report)
         >>> assert report.ok
 
-    Always the same problems are tried. Tolerances are the bounds of :mod:`ssm_edu.bounds`, for scans in any order.
+    Always the same problems are tried. Tolerances are the bounds of :mod:`ssm_edu.bounds` for a scan by a
+    tree, inside which a scan step by step or by chunks stays as well unless its exponential is as bad as is allowed.
 
     Args:
         forward: called as `ssm_edu.selective_scan` is, with u, delta, A, B and C by position and of the others by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import no_type_check
 
-HOME = os.path.dirname(__file__)
+HOME = os.path.dirname(__file__) + os.sep
 
 
 class KernelError(Exception):
@@ -73,6 +74,7 @@ def place(code: CodeType, lasti: int) -> str:
     return f"{path}:{line_of(code, lasti)}" + (f" `{text}`" if text else "")
 
 
+@functools.cache
 def assigned_name(code: CodeType, lasti: int) -> str | None:
     """`tile`, where the line reads `tile = cuda.shared.array(…)`."""
     match = re.match(r"(\w+)\s*(?::[^=]+)?=[^=]", source_of(code, lasti))

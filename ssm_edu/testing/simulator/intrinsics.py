@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, no_type_check
 import numpy as np
 from numba.cuda.simulator.kernelapi import FakeCUDAAtomic, FakeCUDAModule
 
+from ssm_edu.testing.simulator.array import Array
 from ssm_edu.testing.simulator.errors import KernelError, WarpError, assigned_name, place
-from ssm_edu.testing.simulator.memory import Array, Memory, poison
+from ssm_edu.testing.simulator.memory import Memory, poison
 from ssm_edu.testing.simulator.warp import DOWN, FULL, IDX, UP, XOR, lanes_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 ATOMICS = (
     "add", "sub", "and_", "or_", "xor", "inc", "dec", "exch", "max", "min", "nanmax", "nanmin", "cas",
 )  # fmt: skip
+
+STATIC_BYTES = 48 * 1024  # CUDA C++ Programming Guide, Shared Memory of each compute capability
 
 
 def shape_of(shape: Any) -> tuple[int, ...]:
@@ -45,23 +48,24 @@ class Shared:
         if array is None:
             title = f"shared array `{assigned_name(*key) or '?'}`"
             array = allocations[key] = self.launch.allocate(title, shape, dtype, races=self.launch.options.races)
+            used = sum(one.nbytes for where, one in allocations.items() if where is not None)
+            if used > STATIC_BYTES:
+                raise KernelError(
+                    f"{used} bytes of static shared memory with {array} at {place(*key)}; CUDA allows "
+                    f"{STATIC_BYTES}, and more only as dynamic shared memory"
+                )
         return array
 
     def _dynamic(self, allocations: dict[Any, Any], dtype: np.dtype) -> Array:
-        if None not in allocations:
-            whole = np.empty(self.dynamic_bytes // dtype.itemsize * dtype.itemsize, np.uint8)
-            poison(whole.view(dtype))
+        whole, memory = allocations.get(None, (np.empty(self.dynamic_bytes, np.uint8), None))
+        data = whole[: whole.size // dtype.itemsize * dtype.itemsize].view(dtype)
+        if memory is None:
+            poison(data)
             options = self.launch.options
-            memory = Memory(
-                self.launch,
-                "dynamic shared array",
-                whole.view(dtype),
-                races=options.races,
-                unwritten=options.uninitialised == "error",
-            )
+            unwritten = options.uninitialised == "error"
+            memory = Memory(self.launch, "dynamic shared array", data, races=options.races, unwritten=unwritten)
             allocations[None] = whole, memory
-        whole, memory = allocations[None]
-        return Array(whole[: whole.size // dtype.itemsize * dtype.itemsize].view(dtype), memory)
+        return Array(data, memory)
 
 
 @no_type_check
@@ -95,8 +99,13 @@ class Atomics:
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self.numba = FakeCUDAAtomic()
-        for name in ATOMICS:
-            setattr(self, name, self._operation(getattr(self.numba, name)))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in ATOMICS:
+            raise AttributeError(f"cuda.atomic has no {name!r} in the simulator")
+        operation = self._operation(getattr(self.numba, name))
+        setattr(self, name, operation)
+        return operation
 
     def _operation(self, update: Callable[..., Any]) -> Callable[..., Any]:
         def atomic(array: Array, index: Any, *values: Any) -> Any:
@@ -143,11 +152,11 @@ class Module(FakeCUDAModule):
     def __init__(self, launch: Launch, grid_dim: Any, block_dim: Any, dynamic_bytes: int) -> None:
         super().__init__(grid_dim, block_dim, 0)
         self.launch = launch
-        self._shared = Shared(launch, dynamic_bytes)
-        self._local = Local(launch)
-        self._const = Const(launch)
-        self._atomic = Atomics(launch)
-        self._cg = Groups(self)
+        self._shared: Any = Shared(launch, dynamic_bytes)
+        self._local: Any = Local(launch)
+        self._const: Any = Const(launch)
+        self._atomic: Any = Atomics(launch)
+        self._cg: Any = Groups(self)
 
     @property
     def threadIdx(self) -> Any:
@@ -174,10 +183,13 @@ class Module(FakeCUDAModule):
         return self.launch.wait("syncthreads_or", None, predicate)
 
     def threadfence(self) -> None:
-        self.launch.fence()
+        self.launch.fence(of_device=True)
 
     def threadfence_system(self) -> None:
-        self.launch.fence()
+        self.launch.fence(of_device=True)
+
+    def threadfence_block(self) -> None:
+        self.launch.fence(of_device=False)
 
     def nanosleep(self, nanoseconds: Any) -> None:
         self.launch.step_back(changed=False)

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 
-from ssm_edu.testing.simulator.errors import caller
-from ssm_edu.testing.simulator.memory import Array, Memory, poison, root_of
+from ssm_edu.testing.simulator.array import Array
+from ssm_edu.testing.simulator.errors import KernelError, caller
+from ssm_edu.testing.simulator.memory import Memory, poison, root_of
 from ssm_edu.testing.simulator.threads import Block, Thread, Wait, drawn_order
+
+MAX_THREADS = 1024  # CUDA C++ Programming Guide, Technical Specifications per Compute Capability
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class Launch:
         self.options = options
         self.time = 0
         self.memories: dict[int, tuple[np.ndarray, Memory]] = {}
-        self.swapped: dict[int, Callable[[], None]] = {}
 
     def run(self, kernel: Any, args: tuple[Any, ...]) -> None:
         from greenlet import getcurrent
@@ -49,6 +51,9 @@ class Launch:
         from ssm_edu.testing.simulator.intrinsics import Module
 
         grid_dim, block_dim = numba_kernel.normalize_kernel_dimensions(kernel.grid_dim, kernel.block_dim)
+        threads = block_dim[0] * block_dim[1] * block_dim[2]
+        if threads > MAX_THREADS:
+            raise KernelError(f"a block of {threads} threads {tuple(block_dim)}; CUDA allows {MAX_THREADS}")
         self.hub = getcurrent()
         self.module = Module(self, grid_dim, block_dim, kernel.dynshared_size)
         names = kernel.fn.__code__.co_varnames
@@ -59,37 +64,12 @@ class Launch:
         points = [Dim3(x, y, z) for z in range(block_dim[2]) for y in range(block_dim[1]) for x in range(block_dim[0])]
         blocks = [Dim3(x, y, z) for z in range(grid_dim[2]) for y in range(grid_dim[1]) for x in range(grid_dim[0])]
         order = drawn_order(self.options.schedule, len(blocks))
-        context = contextvars.copy_context()
-        # a GPU raises nothing on overflow and NaN
-        context.run(lambda: np.errstate(all="ignore").__enter__())
-        try:
-            with np.errstate(all="ignore"):
-                self.swap(kernel.fn)
-                for number in order:
-                    Block(self, blocks[number], points).run(kernel.fn, fake, context)
-        finally:
-            for restore in self.swapped.values():
-                restore()
+        with np.errstate(all="ignore"), standing_in_for_cuda(self.module):  # a GPU does not warn of overflow and NaN
+            context = contextvars.copy_context()
+            for number in order:
+                Block(self, blocks[number], points).run(kernel.fn, fake, context)
         for write_back in after:
             write_back()
-
-    def call_device(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        self.swap(function)
-        return function(*args)
-
-    def swap(self, function: Callable[..., Any]) -> None:
-        """Let the module or the closure in which `function` finds `numba.cuda` find the stand-in."""
-        from numba import cuda
-
-        scope = function.__globals__
-        if id(scope) not in self.swapped:
-            names = [name for name, value in scope.items() if value is cuda]
-            scope.update(dict.fromkeys(names, self.module))
-            self.swapped[id(scope)] = lambda: scope.update(dict.fromkeys(names, cuda))
-        for cell in function.__closure__ or ():
-            if cell.cell_contents is cuda:
-                cell.cell_contents = self.module
-                self.swapped[id(cell)] = functools.partial(setattr, cell, "cell_contents", cuda)
 
     def _argument(self, kernel: Any, value: Any, name: str, after: list[Callable[[], Any]]) -> Any:
         """As Numba passes it: host arrays as copies that are written back, device arrays as they are."""
@@ -135,9 +115,6 @@ class Launch:
 
         return np.dtype(numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
 
-    def drawn_order(self, n: int) -> list[int]:
-        return drawn_order(self.options.schedule, n)
-
     def wait(self, kind: str, mask: int | None = None, value: Any = None) -> Any:
         frame = caller(2)
         self.current.wait = Wait(kind, mask, value, frame.f_code, frame.f_lasti)
@@ -148,9 +125,23 @@ class Launch:
             self.current.block.spins = 0
         self.hub.switch()
 
-    def fence(self) -> None:
-        self.current.fenced = self.time
+    def fence(self, of_device: bool) -> None:
+        self.current.fenced_block = self.time
+        if of_device:
+            self.current.fenced = self.time
         self.time += 1
+
+
+@contextmanager
+def standing_in_for_cuda(module: Any) -> Iterator[None]:
+    """Let `numba.cuda` find in `module` what only a kernel may use: Numba's simulator leaves those names out of it."""
+    from numba import cuda
+
+    vars(cuda)["__getattr__"] = functools.partial(getattr, module)
+    try:
+        yield
+    finally:
+        del vars(cuda)["__getattr__"]
 
 
 _active = False
@@ -161,7 +152,7 @@ def simulated(
     schedule: Any = None,
     *,
     races: bool = True,
-    uninitialised: Literal["error", "poison"] = "error",
+    uninitialised: str = "error",
     wraparound: bool = False,
     early_exit: bool = False,
     same_value_writes: bool = False,
@@ -173,8 +164,8 @@ def simulated(
             one, or an object with `randrange` such as `random.Random` or what Hypothesis'
             `st.randoms(use_true_random=False)` draws.
         races: look for races in shared memory and in arguments.
-        uninitialised: what reading an element of shared memory, local memory or a `cuda.Out` argument before it is
-            written gives: an error, or only the poison (NaN; integers of bytes 0xA5).
+        uninitialised: what comes of reading an element of shared memory, local memory or a `cuda.Out` argument before
+            it is written: an "error", or only the "poison" (NaN; integers of bytes 0xA5).
         wraparound: let a signed negative index count from the end, as Numba does on the GPU; else it is an error.
         early_exit: let barriers and masks do without threads that have returned. Hardware from Volta on does; the
             CUDA C++ Programming Guide allows it for masks and leaves a barrier under a condition undefined.
@@ -202,7 +193,7 @@ def simulated(
     @no_type_check
     def call(kernel: Any, *args: Any) -> Any:
         if running:
-            return running[0].call_device(kernel.fn, args)
+            return kernel.fn(*args)
         running.append(Launch(options))
         try:
             return running[0].run(kernel, args)

@@ -18,7 +18,8 @@ from greenlet import greenlet
 from ssm_edu.testing.simulator.errors import HOME, BarrierError, Deadlock, WarpError, place, plural
 from ssm_edu.testing.simulator.warp import WARP, exchange, lanes_of
 
-SPINS = 1000  # atomics that change nothing, for each live thread, before they count as spinning for ever
+SPINS = 3000  # atomics in a row that change nothing, for each live thread, that count as spinning for ever
+READS_A_SPIN = 333  # so do a million reads a live thread, in which nothing is written
 
 
 @no_type_check
@@ -26,8 +27,13 @@ class Thread:
     """One CUDA thread: where it is, what it waits for, and what it knows of the other lanes of its warp."""
 
     __slots__ = (
-        "block", "fenced", "greenlet", "index", "known", "lane", "number", "rank", "result", "segment", "wait", "warp",
-    )  # fmt: skip
+        *("block", "index", "number", "warp", "lane"),
+        *("greenlet", "rank", "wait", "result"),
+        *("segment", "known", "fenced", "fenced_block", "acquired", "reads"),
+    )
+
+    greenlet: Any
+    wait: Any  # a Wait, or None while it runs or could
 
     def __init__(self, block: Block, index: Any, number: int) -> None:
         self.block = block
@@ -35,11 +41,13 @@ class Thread:
         self.number = number
         self.warp, self.lane = divmod(number, WARP)
         self.rank = number
-        self.wait: Wait | None = None
+        self.wait = None
         self.result: Any = None
+        self.reads = 0
         self.segment = 0
         self.known = [0] * WARP
-        self.fenced: int | None = None
+        # when it last fenced, for the device and for its block, and up to when it knows what its block did
+        self.fenced = self.fenced_block = self.acquired = -1
 
     def __str__(self) -> str:
         i, b = self.index, self.block.index
@@ -60,7 +68,7 @@ class Wait:
         return f"{self.kind}({mask}) at {place(self.code, self.lasti)}"
 
 
-VOTES: dict[str, Callable[[list[bool]], int]] = {
+VOTES: dict[str, Callable[[list[int]], int]] = {
     "syncthreads_count": sum,
     "syncthreads_and": lambda votes: int(all(votes)),
     "syncthreads_or": lambda votes: int(any(votes)),
@@ -131,7 +139,9 @@ class Block:
             self._arrive_at_warp(thread)
 
     def _rank(self) -> None:
-        for thread, rank in zip(self.threads, self.launch.drawn_order(len(self.threads)), strict=True):
+        for thread, rank in zip(
+            self.threads, drawn_order(self.launch.options.schedule, len(self.threads)), strict=True
+        ):
             thread.rank = rank
         self.demoted = len(self.threads)
 
@@ -139,13 +149,14 @@ class Block:
         heapq.heappush(self.ready, (thread.rank, thread.number, thread))
 
     def _step_back(self, thread: Thread) -> None:
-        self.spins += 1
-        if self.spins > SPINS * (self.live + 10):
+        self.spins += 1 + thread.reads // READS_A_SPIN
+        thread.reads = 0
+        if self.spins > SPINS * self.live:
             frame = thread.greenlet.gr_frame
             while frame.f_code.co_filename.startswith(HOME):
                 frame = frame.f_back
             raise Deadlock(
-                f"{thread} and others spin on atomics that no longer change anything, "
+                f"{thread} and others spin: they read and update what no longer changes, "
                 f"at {place(frame.f_code, frame.f_lasti)}; {self._listing()}"
             )
         self.demoted += 1
@@ -166,7 +177,7 @@ class Block:
                 "All must reach the same one"
             )
         self.epoch += 1
-        result = VOTES[first.kind]([bool(t.wait.value) for t in group]) if first.kind in VOTES else None
+        result = VOTES[first.kind]([int(bool(t.wait.value)) for t in group]) if first.kind in VOTES else None
         self._rank()
         for thread in group:
             self._release(thread, result)
@@ -254,7 +265,8 @@ class Block:
                 f"{self._listing()}"
             )
         return BarrierError(
-            f"a barrier reached by only part of block {self._name()}: {self._listing()}. Every thread must reach it"
+            f"a barrier reached by only part of block {self._name()}: {self._listing()}. Every thread must reach it "
+            "(early_exit=True does without those that returned)"
         )
 
 
@@ -263,7 +275,7 @@ def drawn_order(schedule: Any, n: int) -> list[int]:
 
     One draw, and not n, so that Hypothesis shrinks a schedule to the few phases whose order matters.
     """
-    draw = 0 if schedule is None else schedule.randrange(1 << 16)
+    draw = 0 if schedule is None or n < 2 else schedule.randrange(1 << 16)
     order = list(range(n))
     if draw == 1:
         order.reverse()

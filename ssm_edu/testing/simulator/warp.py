@@ -17,8 +17,8 @@ def lanes_of(mask: int) -> list[int]:
     return [lane for lane in range(WARP) if mask >> lane & 1]
 
 
-def shuffle_source(mode: int, lane: int, operand: int, clamp: int) -> int:
-    """The lane that `lane` reads: PTX ISA, `shfl.sync`. Out of range, a lane reads itself.
+def shuffle_source(mode: int, lane: int, operand: int, clamp: int) -> tuple[int, bool]:
+    """The lane that `lane` reads, and whether it was in range: PTX ISA, `shfl.sync`. Out of range, a lane reads itself.
 
     Args:
         mode: 0 idx, 1 up, 2 down, 3 bfly.
@@ -30,16 +30,9 @@ def shuffle_source(mode: int, lane: int, operand: int, clamp: int) -> int:
     segment, bound = clamp >> 8 & WARP - 1, clamp & WARP - 1
     first = lane & segment
     last = first | (bound & ~segment)
-    if mode == UP:
-        source = lane - operand
-        return source if source >= last else lane
-    if mode == DOWN:
-        source = lane + operand
-    elif mode == XOR:
-        source = lane ^ operand
-    else:
-        source = first | (operand & ~segment)
-    return source if source <= last else lane
+    source = {UP: lane - operand, DOWN: lane + operand, XOR: lane ^ operand, IDX: first | (operand & ~segment)}[mode]
+    inside = source >= last if mode == UP else source <= last
+    return (source if inside else lane), inside
 
 
 def exchange(kind: str, lane: int, values: dict[int, Any]) -> Any:
@@ -54,10 +47,11 @@ def exchange(kind: str, lane: int, values: dict[int, Any]) -> Any:
         return sum(1 << one for one in values)
     if kind.startswith("shfl"):
         mode, _, operand, clamp = values[lane]
-        source = shuffle_source(mode, lane, operand, clamp)
+        source, inside = shuffle_source(mode, lane, operand, clamp)
         if source not in values:
             raise WarpError(f"(lane {lane}) reads lane {source}, which takes no part")
-        return values[source][1]
+        value = values[source][1]
+        return (value, inside) if kind == "shfl_sync_intrinsic" else value
     if kind.startswith("match"):
         bits = {one: np.asarray(value).tobytes() for one, value in values.items()}
         same = sum(1 << one for one in bits if bits[one] == bits[lane])
