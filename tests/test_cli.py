@@ -81,7 +81,7 @@ def test_usage_errors_exit_with_2(arguments, message):
 def test_doctor_says_what_runs_here():
     run = ssm_edu("doctor")
     assert run.returncode == 0, run.stderr
-    for word in ("Python", "numpy", "scipy", "numba", "CUDA kernels"):
+    for word in ("Python", "numpy", "scipy", "numba", "Numba CUDA"):
         assert word in run.stdout
 
 

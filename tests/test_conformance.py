@@ -237,6 +237,15 @@ def test_a_scan_whose_maps_must_share_their_groups() -> None:
     assert {result.status for result in report.results} == {"passed"}
 
 
+def test_an_unknown_argument_comes_with_what_to_declare() -> None:
+    def forward(u: Any, delta: Any, A: Any, B: Any, C: Any) -> Any:
+        return u
+
+    (result,) = check(forward, properties=["equals the oracle"], max_examples=1).results
+    assert "unexpected keyword argument 'return_last_state'" in result.message
+    assert "--without last_state" in result.message
+
+
 def test_without_takes_features_away() -> None:
     lacking = FEATURES - {"complex", "seq_idx", "bilinear"}
     some = {"complex A", "packed equals separate", "superposition"}

@@ -16,6 +16,9 @@ from rich.table import Table
 import ssm_edu
 
 
+KERNELS = "CUDA kernels of your own; the selective scan has none yet"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report: `ok` is None where a missing thing is optional."""
@@ -35,7 +38,9 @@ def _package(name: str, use: str, required: bool, install: str = "") -> Finding:
 
 def _cuda() -> Finding:
     if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
-        return Finding("CUDA kernels", True, "simulator", "NUMBA_ENABLE_CUDASIM is set: kernels run in Python, slowly")
+        return Finding(
+            "Numba CUDA", True, "simulator", "NUMBA_ENABLE_CUDASIM is set: CUDA kernels run in Python, slowly"
+        )
     try:
         from numba import cuda
 
@@ -43,14 +48,12 @@ def _cuda() -> Finding:
             device = cuda.get_current_device()
             name = device.name.decode() if isinstance(device.name, bytes) else device.name
             major, minor = device.compute_capability
-            return Finding("CUDA kernels", True, f"{name}, compute capability {major}.{minor}", "kernels run here")
+            return Finding("Numba CUDA", True, f"{name}, compute capability {major}.{minor}", KERNELS)
         reason = "no NVIDIA GPU or driver"
     except Exception as error:
         reason = f"numba.cuda does not load: {error}"
     toolkit = "" if find_spec("numba_cuda") else "; with a GPU: pip install 'ssm-edu[gpu]'"
-    return Finding(
-        "CUDA kernels", None, reason, f"set NUMBA_ENABLE_CUDASIM=1 to run them in Numba's simulator{toolkit}"
-    )
+    return Finding("Numba CUDA", None, reason, f"{KERNELS}; NUMBA_ENABLE_CUDASIM=1 simulates them{toolkit}")
 
 
 def examine() -> list[Finding]:
@@ -66,7 +69,7 @@ def examine() -> list[Finding]:
         _package("hypothesis", "derivations and property tests", required=True),
         _package("numba", "the fast CPU path, and CUDA kernels", required=True),
         _package("matplotlib", "figures", required=False),
-        _package("torch", "the torch drop-in", required=False),
+        _package("torch", "checking and timing scans of torch's", required=False),
         _cuda(),
     ]
 

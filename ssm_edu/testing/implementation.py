@@ -5,6 +5,7 @@ Outputs are dictionaries of arrays by name, found, expected and tolerated ones a
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class Implementation:
                 return function(*args, **kwargs)
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise Failure(f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})") from error
+            words = f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+            raise Failure(words + _hint(error)) from error
 
     def read(self, name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
         """An output as a NumPy array, if it is what it should be."""
@@ -142,6 +144,27 @@ class Implementation:
         problem = make_problem(**kwargs)
         found = bounds.backward(problem, grad_y, grad_last_state, self.arithmetic, ALGORITHM, stored=self.dtype)
         return _named(found, kwargs)
+
+
+# The features without which an argument is not passed.
+FEATURES_OF_ARGUMENTS = {
+    "return_last_state": "last_state",
+    "initial_state": "initial_state",
+    "grad_last_state": "grad_last_state",
+    "seq_idx": "seq_idx",
+    "discretization": "zoh,bilinear",
+    "delta_softplus": "softplus",
+    "delta_bias": "delta_bias",
+    "D": "D",
+    "z": "z",
+}
+
+
+def _hint(error: Exception) -> str:
+    """What to declare when a function does not know an argument."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+    feature = FEATURES_OF_ARGUMENTS.get(unknown[1]) if unknown else None
+    return f"; a scan that has no such thing is checked --without {feature}" if feature else ""
 
 
 def oracle_scan(kwargs: Arrays) -> Outputs:
