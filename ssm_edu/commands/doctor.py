@@ -15,7 +15,6 @@ from rich.table import Table
 
 import ssm_edu
 
-
 KERNELS = "CUDA kernels of your own; the selective scan has none yet"
 
 

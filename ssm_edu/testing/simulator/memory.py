@@ -2,8 +2,8 @@
 
 It keys what it knows by the byte offset of an element, so that views and slices of one allocation share it.
 
-Two accesses to one element race when different threads make them, one of them is a plain write (or one is
-atomic and the other plain and one writes), and nothing orders them. What orders two accesses:
+Two accesses to one element race when different threads make them, at least one writes, they are not both atomic, and
+nothing orders them. What orders two accesses:
 
 - a `syncthreads` between them (each block counts its barriers: the *epoch*);
 - a chain of `syncwarp` between lanes of one warp, with any masks (each lane keeps, for every lane of its warp,
@@ -12,8 +12,8 @@ atomic and the other plain and one writes), and nothing orders them. What orders
   functions that they imply no memory barrier;
 - a fence after the first access, then an atomic by the thread that fenced, then one on the same element by the
   second thread: a lock, or the guide's last-block-done pattern. A fence is taken to cover what its whole block did
-  until then, and an atomic what the whole block of a `threadfence` does thereafter, so that barriers on either side
-  need no tracing: this can miss a race, and does not report one that is none.
+  until then, and an atomic on what another block published to cover what its whole block does from then on, so
+  that barriers on either side need no tracing: this can miss a race, and does not report one that is none.
 """
 
 from __future__ import annotations

@@ -139,9 +139,8 @@ class Block:
             self._arrive_at_warp(thread)
 
     def _rank(self) -> None:
-        for thread, rank in zip(
-            self.threads, drawn_order(self.launch.options.schedule, len(self.threads)), strict=True
-        ):
+        order = drawn_order(self.launch.options.schedule, len(self.threads))
+        for thread, rank in zip(self.threads, order, strict=True):
             thread.rank = rank
         self.demoted = len(self.threads)
 
@@ -254,8 +253,11 @@ class Block:
             exited = [thread.lane for thread in threads if thread.greenlet.dead]
             what = f"{kind} in warp {warp} of block {self._name()}: mask {mask:#010x} names"
             if exited:
-                verb = "which have exited" if len(exited) > 1 else "which has exited"
-                return WarpError(f"{what} {plural('lane', exited)}, {verb}: {self._listing()}")
+                verb = "have" if len(exited) > 1 else "has"
+                return WarpError(
+                    f"{what} {plural('lane', exited)}, which {verb} exited (early_exit=True does without): "
+                    f"{self._listing()}"
+                )
             if all(thread.wait.mask is not None for thread in threads):
                 verb = "do" if len(missing) > 1 else "does"
                 return WarpError(f"{what} {plural('lane', missing)}, which {verb} not take part: {self._listing()}")
