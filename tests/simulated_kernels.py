@@ -587,7 +587,7 @@ def voted(rng):
 @correct(1, 48, voted)
 def votes_of_block_and_warp(x, y):
     i = cuda.threadIdx.x
-    positive = x[i] > 0
+    positive = int32(x[i] > 0)  # on a GPU these take no bool
     count = cuda.syncthreads_count(positive)
     any_positive = cuda.syncthreads_or(positive)
     all_positive = cuda.syncthreads_and(positive)

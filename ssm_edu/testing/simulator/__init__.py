@@ -41,7 +41,7 @@ raises where the GPU returns infinity. Blocks run one after another, in the draw
 grid of one block, and a block cannot wait for one that comes later. A loop that waits for a plain read to change is a
 race, and with `races=False` it may never end. Writes through the fields of records are bounds-checked only.
 
-It needs greenlet (`pip install 'ssm-edu[test]'`), and NUMBA_ENABLE_CUDASIM=1 in the environment before Numba is
+It needs greenlet (`pip install 'ssm-edu[simulator]'`), and NUMBA_ENABLE_CUDASIM=1 in the environment before Numba is
 imported.
 """
 

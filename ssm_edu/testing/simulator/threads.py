@@ -13,7 +13,10 @@ from random import Random
 from types import CodeType
 from typing import Any, no_type_check
 
-from greenlet import greenlet
+try:
+    from greenlet import greenlet
+except ImportError as error:
+    raise ImportError("the simulator needs greenlet: pip install 'ssm-edu[simulator]'") from error
 
 from ssm_edu.testing.simulator.errors import HOME, BarrierError, Deadlock, WarpError, place, plural
 from ssm_edu.testing.simulator.warp import WARP, exchange, lanes_of
