@@ -32,7 +32,11 @@ def phi1(z: Array) -> Array:
         result = np.asarray(np.expm1(z))
     # a complex division by a subnormal number overflows on its way; φ₁ is 1 there to the last digit
     vanishing = np.abs(z) < np.finfo(z.dtype).smallest_normal
-    np.divide(result, z, out=result, where=~vanishing & (z != np.inf))
+    divisor = z
+    if z.dtype.kind == "c":  # nor may it overflow on its way by a large one, where eᶻ is nearly too large itself
+        scale = np.where(np.abs(z) > 1, z.real.dtype.type(0.25), z.real.dtype.type(1))
+        result, divisor = np.asarray(result * scale), z * scale
+    np.divide(result, divisor, out=result, where=~vanishing & (z != np.inf))
     if np.any(vanishing):
         result[vanishing] = 1
     return result
