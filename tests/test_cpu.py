@@ -117,13 +117,15 @@ def test_extreme_steps(delta, rule):
         2, length=9, dtype="float32", discretization=rule, delta_softplus=False, delta_bias=False, z=False
     )
     arguments["delta"] = np.full_like(arguments["delta"], delta)
-    y, last = ssm_edu.selective_scan(**arguments, return_last_state=True, backend="numba")
-    y_exact, last_exact = ssm_edu.selective_scan(**arguments, return_last_state=True, backend="reference")
-    np.testing.assert_allclose(y, y_exact, rtol=2e-5, atol=1e-5 * np.abs(y_exact).max())
+    problem = make_problem(**arguments)
+    assert np.isfinite([b.max() for b in bounds.forward(problem)]).all()  # the bounds say something here
+    assert worst_ratio(problem) <= 1
+    _, last = cpu.selective_scan(problem)
     if delta == 0:
         np.testing.assert_array_equal(last, arguments["initial_state"])
     if delta >= 1e4 and rule == "zoh":
-        np.testing.assert_allclose(last, last_exact, rtol=1e-6)
+        forgotten = cpu.selective_scan(make_problem(**arguments | {"initial_state": 0 * arguments["initial_state"]}))[1]
+        np.testing.assert_array_equal(last, forgotten)
 
 
 @pytest.mark.parametrize("state", [1, 300])
@@ -154,11 +156,11 @@ def test_nan_stays_in_its_channel_and_after_its_time():
 def test_nan_and_inf_do_not_cross_the_border_of_a_sequence():
     arguments = random_arguments(5, batch=1, dim=3, length=200, dtype="float32")
     arguments["seq_idx"] = (np.arange(200) >= 130).astype(np.int32)[None]
-    clean = ssm_edu.selective_scan(**arguments, backend="numba")
+    clean = {chunks: cpu.selective_scan(make_problem(**arguments), chunks=chunks)[0] for chunks in (None, 3)}
     arguments["u"][..., 129] = np.inf
     for chunks in (None, 3):
         y, last = cpu.selective_scan(make_problem(**arguments), chunks=chunks)
-        np.testing.assert_allclose(y[..., 130:], clean[..., 130:], rtol=1e-6)
+        np.testing.assert_array_equal(y[..., 130:], clean[chunks][..., 130:])
         assert np.isfinite(last).all()
 
 
@@ -166,8 +168,9 @@ def test_float16():
     arguments = random_arguments(6, length=80, dtype="float16")
     y = ssm_edu.selective_scan(**arguments, backend="numba")
     assert y.dtype == np.float16
-    exact, _ = reference.selective_scan(make_problem(**arguments))
-    np.testing.assert_allclose(y, exact, rtol=2e-3, atol=2e-3)
+    problem = make_problem(**arguments)
+    exact, _ = reference.selective_scan(problem)
+    assert (np.abs(y - exact) <= bounds.forward(problem).y).all()
 
 
 @pytest.mark.parametrize("empty", [{"batch": 0}, {"length": 0}, {"state": 0}])
@@ -233,19 +236,29 @@ def test_blocks_cover_every_channel_once_and_stay_in_their_groups(dim, data):
         assert (blocks.groups[a:b] == blocks.groups[a]).all()
 
 
-def test_backward_memory_has_no_factor_of_state():
-    """Borders are kept every 64 steps: a state for each number of u would take 16 times what u does."""
-    import tracemalloc
+MEMORY = """
+import re
+import numpy as np
+from ssm_edu.selective import cpu
+from ssm_edu.selective.problem import make_problem
 
-    arguments = random_arguments(10, batch=1, dim=64, length=4096, state=16, dtype="float32", z=False)
-    problem = make_problem(**arguments)
-    cotangent = cotangents(problem)
-    cpu.selective_scan_backward(problem, *cotangent)
-    tracemalloc.start()
-    cpu.selective_scan_backward(problem, *cotangent)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 8 * problem.u.nbytes
+def backward(length):
+    u, M = np.ones((1, 64, length), np.float32), np.ones((1, 16, length), np.float32)
+    cpu.selective_scan_backward(make_problem(u, u, -np.ones((64, 16), np.float32), M, M), u)
+    return u.nbytes, 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+
+_, before = backward(64)
+size, after = backward(65536)
+print((after - before) / size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_backward_memory_has_no_factor_of_state():
+    """The process's own peak, so that what the kernels allocate counts: about 7 times what u takes, inputs, outputs and
+    the shares of dB and dC included. Keeping the 16 states of each number of u would add 16."""
+    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=100)
+    assert 3 < float(run.stdout) < 12
 
 
 def test_auto_is_numba_and_says_nothing_odd():
