@@ -1,0 +1,71 @@
+"""The one place that imports `numba.cuda`: the real target, or Numba's simulator where NUMBA_ENABLE_CUDASIM=1.
+
+Kernels take their `cuda` from here and keep to what numba-cuda and its successor numba-cuda-mlir both accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, no_type_check
+
+from numba import cuda, types
+from numba.core import config
+
+__all__ = [
+    "LAUNCH_OPTIONS", "SHARED_ALIGNMENT", "SIMULATED", "Launchable", "compiled", "cuda", "intrinsic", "jit",
+    "multiprocessors", "types",
+]  # fmt: skip
+
+SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])
+# alignment= of cuda.shared.array for 16-byte accesses; the simulator's has no alignment
+SHARED_ALIGNMENT = None if SIMULATED else 16
+# what only a compiler understands, and the simulator refuses
+LAUNCH_OPTIONS = ("max_registers", "launch_bounds", "lineinfo", "cache", "forceinline")
+
+intrinsic: Any = None
+if not SIMULATED:
+    try:
+        from numba.cuda.extending import intrinsic
+    except ImportError:  # the target that Numba itself carries
+        from numba.extending import intrinsic
+
+
+@no_type_check
+def jit(*args: Any, **options: Any) -> Callable[..., Any]:
+    """`cuda.jit`, without the options that the simulator refuses where it stands in for the compiler."""
+    if SIMULATED:
+        options = {name: value for name, value in options.items() if name not in LAUNCH_OPTIONS}
+    return cuda.jit(*args, **options)
+
+
+Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[Any, ...]], None]
+
+
+@no_type_check
+@cache
+def compiled(function: Any, signature: Any, max_registers: int | None = None) -> Launchable:
+    """A kernel of one signature, as (grid, block, stream, arguments) → None; pointers are passed as addresses."""
+    if SIMULATED:
+        kernel = cuda.jit(function)
+        return lambda grid, block, stream, arguments: kernel[grid, block](*arguments)
+    options = {} if max_registers is None else {"max_registers": max_registers}
+    (kernel,) = cuda.jit(signature, cache=True, **options)(function).overloads.values()
+
+    def launch(grid, block, stream, arguments):
+        kernel.launch(arguments, grid, block, core_stream(stream), 0)
+
+    return launch
+
+
+@no_type_check
+def core_stream(stream: Any) -> Any:
+    from numba.cuda.cudadrv.driver import _to_core_stream
+
+    return _to_core_stream(stream)
+
+
+@no_type_check
+def multiprocessors() -> int:
+    """Of the current device; in the simulator, those of an H100."""
+    return 132 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
