@@ -1,0 +1,313 @@
+"""The selective scan and its adjoint on the GPU: a variant is chosen by shape, compiled once, and launched.
+
+| batch · dim | a warp takes | because |
+|---|---|---|
+| many channels | 8 channels × 4 segments of 16 steps | the fewest shuffles; B and C are read for 8 channels at once |
+| fewer | 4 × 8, 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
+| over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
+| a short sequence | the fewest segments that cover it | a lane without steps is idle |
+
+float64 and complex states have 8 steps a lane, complex128 has 4: registers. Rows that do not begin at 16-byte boundaries
+are read number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from math import lcm
+from typing import Any, no_type_check
+
+from ssm_kernels import sums
+from ssm_kernels._target import Launchable, compiled, multiprocessors
+from ssm_kernels.backward import production as backward_scan
+from ssm_kernels.forward import production as forward_scan
+from ssm_kernels.intrinsics import ITEMSIZE
+from ssm_kernels.variant import WARP, Variant, staged_dtype
+
+Buffer = Any
+Allocate = Callable[[tuple[int, ...], str], Buffer]
+SHARED_BYTES = 48 * 1024
+WARPS = 4
+WARPS_A_MULTIPROCESSOR = 8
+MAX_STATE = 256
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A selective scan on the device. Buffers are addresses of C-contiguous elements, in the simulator flat arrays.
+
+    Attributes:
+        dtype: of u, delta, z and y, and of real maps that vary in time: `float16`, `bfloat16`, `float32`, `float64`.
+        group_B, group_C: the maps' groups; None where they are constant, (dim, state).
+        complex_B, complex_C: whether the map is complex. A constant real map has the arithmetic's precision.
+        seq_idx: int32.
+    """
+
+    batch: int
+    dim: int
+    length: int
+    state: int
+    dtype: str
+    is_complex: bool
+    group_B: int | None
+    group_C: int | None
+    complex_B: bool
+    complex_C: bool
+    delta_softplus: bool
+    discretization: str
+    u: Buffer
+    delta: Buffer
+    A: Buffer
+    B: Buffer
+    C: Buffer
+    D: Buffer | None
+    z: Buffer | None
+    delta_bias: Buffer | None
+    initial_state: Buffer | None
+    seq_idx: Buffer | None
+
+    @property
+    def span(self) -> int:
+        """Channels that share both maps."""
+        return self.dim // lcm(self.group_B or 1, self.group_C or 1)
+
+    @property
+    def per_group(self) -> tuple[int, int]:
+        return self.dim // (self.group_B or 1), self.dim // (self.group_C or 1)
+
+
+@dataclass(frozen=True)
+class Compilable:
+    """A kernel as the compiler is given it."""
+
+    name: str
+    kernel: Any
+    signature: Any
+    threads: int
+    max_registers: int | None = None
+    arithmetic: str = "float32"
+    expects: frozenset[str] = frozenset()
+
+    def compiled(self) -> Launchable:
+        return compiled(self.kernel, self.signature, max_registers=self.max_registers)
+
+
+def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
+    if is_complex:
+        return "complex128" if dtype == "float64" else "complex64"
+    return ("float64" if dtype == "float64" else "float32") if constant else dtype
+
+
+@cache
+def choose(
+    batch: int, dim: int, length: int, state: int, dtype: str, is_complex: bool, discretization: str,
+    constant_B: bool, constant_C: bool, complex_B: bool, complex_C: bool, softplus: bool,
+    has_D: bool, has_z: bool, has_bias: bool, packed: bool, aligned: bool, processors: int,
+) -> Variant:  # fmt: skip
+    """The variant for a shape: the table above."""
+    items = {4: 16, 8: 8, 16: 4}[ITEMSIZE[map_dtype(dtype, is_complex, True)]]
+    enough = WARPS_A_MULTIPROCESSOR * processors
+    segments = next((s for s in (4, 8, 16) if batch * dim * s >= enough * WARP), 32)
+    if state > 64:
+        segments = max(segments, 16)
+    while segments > 1 and (segments // 2) * items >= length:
+        segments //= 2
+    few = batch * dim * segments < 2 * enough * WARP
+    return Variant(
+        dtype=dtype,
+        is_complex=is_complex,
+        discretization=discretization,
+        map_B=map_dtype(dtype, complex_B, constant_B),
+        map_C=map_dtype(dtype, complex_C, constant_C),
+        constant_B=constant_B,
+        constant_C=constant_C,
+        softplus=softplus,
+        has_D=has_D,
+        has_z=has_z,
+        has_bias=has_bias,
+        packed=packed,
+        aligned=aligned,
+        segments=segments,
+        items=items,
+        warps=WARPS,
+        together=2 if few and segments == 32 and state % 2 == 0 and not is_complex else 1,
+    )
+
+
+def variant_of(scan: Scan, *rows: Buffer | None) -> Variant:
+    """The variant for a scan, and for further arrays along time."""
+    maps = [M for M, group in ((scan.B, scan.group_B), (scan.C, scan.group_C)) if group is not None]
+    addresses = [scan.u, scan.delta, scan.z, *maps, *rows]
+    aligned = scan.length % (16 // ITEMSIZE[scan.dtype]) == 0
+    aligned = aligned and all(address % 16 == 0 for address in addresses if isinstance(address, int))
+    return choose(
+        scan.batch, scan.dim, scan.length, scan.state, scan.dtype, scan.is_complex, scan.discretization,
+        scan.group_B is None, scan.group_C is None, scan.complex_B, scan.complex_C, scan.delta_softplus,
+        scan.D is not None, scan.z is not None, scan.delta_bias is not None, scan.seq_idx is not None,
+        aligned, multiprocessors(),
+    )  # fmt: skip
+
+
+def rounded_states(state: int) -> int:
+    """Kernels are compiled for 16, 32, 64, … states: what is kept for each has that room."""
+    return max(16, 1 << (state - 1).bit_length())
+
+
+@cache
+def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Compilable]:
+    states = rounded_states(state)
+    v = fitted(v, lambda w: forward_scan.shared_bytes(w, states, borders))
+    if state % v.together:
+        v = replace(v, together=1)
+    registers = 128 if v.segments <= 8 and v.precision == "float32" and not v.is_complex else None
+    kernel = forward_scan.kernel(v, states, borders)
+    name = f"{'borders' if borders else 'forward'} {states} {v}"
+    return v, Compilable(name, kernel, forward_scan.signature(v), v.threads, registers, v.precision, expectations(v))
+
+
+@cache
+def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
+    states = rounded_states(state)
+    v = fitted(replace(v, together=1), lambda w: backward_scan.shared_bytes(w, states))
+    kernel = backward_scan.kernel(v, states)
+    return v, Compilable(
+        f"backward {states} {v}", kernel, backward_scan.signature(v), v.threads, None, v.precision, expectations(v)
+    )
+
+
+def expectations(v: Variant) -> frozenset[str]:
+    """What the compiled code must have."""
+    if not v.aligned:
+        return frozenset()
+    ex2 = {"ex2"} if v.precision == "float32" else set()
+    return frozenset({"wide_global", "wide_shared"} | ex2)
+
+
+def fitted(v: Variant, shared_bytes: Callable[[Variant], int]) -> Variant:
+    """The variant with as many states staged at a time, and as many steps a lane, as shared memory has room for."""
+    for items in (v.items, v.items // 2):
+        for block in (16, 8, 4, 2):
+            candidate = replace(v, items=items, block=max(block, v.together))
+            if shared_bytes(candidate) <= SHARED_BYTES and items >= 16 // ITEMSIZE[v.dtype]:
+                return candidate
+    if v.segments < WARP:
+        return fitted(replace(v, segments=2 * v.segments), shared_bytes)
+    raise ValueError(f"no variant has room for its states in {SHARED_BYTES} bytes of shared memory: {v}")
+
+
+def blocks_of(scan: Scan, v: Variant) -> int:
+    """Thread blocks for one batch entry: none crosses a span."""
+    return scan.dim // scan.span * -(-scan.span // (v.channels * v.warps))
+
+
+@no_type_check
+def forward(scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, allocate: Allocate) -> None:
+    """y and the last state, on the stream.
+
+    Raises:
+        ValueError: more than 256 states.
+    """
+    check_state(scan)
+    v = replace(variant_of(scan, y), start=scan.initial_state is not None)
+    v, kernel = forward_kernel(v, scan.state, False)
+    last = last_state if last_state is not None else allocate((scan.batch, scan.dim, scan.state), v.number)
+    launch_forward(scan, v, kernel, y, last, None, stream, allocate)
+
+
+@no_type_check
+def launch_forward(scan, v, kernel, y, last, borders, stream, allocate):
+    nothing = scan.u
+    total = allocate((scan.batch, scan.dim), v.precision)
+    arguments = (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, _or(scan.D, nothing), _or(scan.z, nothing),
+        _or(scan.delta_bias, nothing), _or(scan.initial_state, nothing), _or(scan.seq_idx, nothing),
+        _or(y, nothing), last, total, _or(borders, nothing),
+        scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group, scan.length,
+    )  # fmt: skip
+    kernel.compiled()((scan.batch * blocks_of(scan, v), 1, 1), (v.threads, 1, 1), stream, arguments)
+
+
+@no_type_check
+def backward(
+    scan: Scan, grad_y: Buffer, grad_last_state: Buffer | None, grads: Any, *, stream: Any, allocate: Allocate
+) -> None:
+    """Every gradient, on the stream; `grads` has the fields u, delta, A, B, C, D, z, delta_bias and initial_state.
+
+    Raises:
+        ValueError: more than 256 states.
+    """
+    check_state(scan)
+    v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
+    back, kernel = backward_kernel(replace(v, start=grad_last_state is not None), scan.state)
+
+    # the states before each of its tiles, from a pass in which nothing is read out
+    ahead = replace(back, start=scan.initial_state is not None, together=v.together, has_z=False, has_D=False)
+    ahead, before = forward_kernel(ahead, scan.state, True)
+    if ahead.tile != back.tile:
+        raise AssertionError(f"tiles of {ahead.tile} and of {back.tile} steps")
+    states = (scan.batch, scan.dim, scan.state)
+    tiles = -(-scan.length // back.tile)
+    borders = allocate((tiles, scan.batch, scan.state, scan.dim), v.number)
+    launch_forward(scan, ahead, before, None, allocate(states, v.number), borders, stream, allocate)
+
+    blocks = blocks_of(scan, back)
+    staged = staged_dtype(v.map_B, v.precision), staged_dtype(v.map_C, v.precision)
+    along = (scan.batch * blocks, scan.state, scan.length)
+    shares_B, shares_C = (
+        allocate(states if constant else along, dtype)
+        for constant, dtype in zip((v.constant_B, v.constant_C), staged, strict=True)
+    )
+    shares_A, leaving = allocate(states, v.number), grads.initial_state
+    leaving = allocate(states, v.number) if leaving is None else leaving
+    shares_D, shares_bias = (allocate((scan.batch, scan.dim), v.precision) for _ in range(2))
+    nothing = scan.u
+    arguments = (
+        grad_y, scan.u, scan.delta, scan.A, scan.B, scan.C, _or(scan.D, nothing), _or(scan.z, nothing),
+        _or(scan.delta_bias, nothing), _or(scan.seq_idx, nothing), borders, _or(grad_last_state, nothing),
+        grads.u, grads.delta, _or(grads.z, nothing), shares_A, shares_B, shares_C, shares_D, shares_bias, leaving,
+        scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group,
+    )  # fmt: skip
+    kernel.compiled()((scan.batch * blocks, 1, 1), (back.threads, 1, 1), stream, arguments)
+
+    each = scan.dim * scan.state
+    add_up(shares_A, grads.A, v.number, v.number, 1, scan.batch, each, stream)
+    for shares, dtype, target, M, group in (
+        (shares_B, staged[0], grads.B, v.map_B, scan.group_B),
+        (shares_C, staged[1], grads.C, v.map_C, scan.group_C),
+    ):
+        if group is None:
+            add_up(shares, target, dtype, M, 1, scan.batch, each, stream)
+        else:
+            add_up(shares, target, dtype, M, scan.batch * group, blocks // group, scan.state * scan.length, stream)
+    if grads.D is not None:
+        add_up(shares_D, grads.D, v.precision, v.precision, 1, scan.batch, scan.dim, stream)
+    if grads.delta_bias is not None:
+        add_up(shares_bias, grads.delta_bias, v.precision, v.precision, 1, scan.batch, scan.dim, stream)
+
+
+@cache
+def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
+    arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
+    kernel = sums.kernel(shares, total, aligned)
+    return Compilable(f"sums {shares} {total}", kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)
+
+
+@no_type_check
+def add_up(shares, total, dtype, total_dtype, outer, rows, size, stream):
+    width = 16 // ITEMSIZE[dtype]
+    aligned = size % width == 0 and width > 1
+    threads = -(-outer * size // (width if aligned else 1))
+    grid = (-(-threads // sums.THREADS), 1, 1)
+    kernel = sum_kernel(dtype, total_dtype, aligned).compiled()
+    kernel(grid, (sums.THREADS, 1, 1), stream, (shares, total, outer, rows, size))
+
+
+def check_state(scan: Scan) -> None:
+    if scan.state > MAX_STATE:
+        raise ValueError(f"A has {scan.state} states, expected at most {MAX_STATE} on the cuda backend")
+
+
+def _or(buffer: Buffer | None, nothing: Buffer) -> Buffer:
+    return nothing if buffer is None else buffer
