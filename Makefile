@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# what compiles CUDA kernels replaces Numba's simulator, so it has an environment of its own
+CUDA_VENV  ?= .venv-cuda
+CUDA_STAMP := $(CUDA_VENV)/.installed
 # the tests run in a process a core: more threads in each would get in one another's way
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: derive test nightly lint clean
+.PHONY: derive test nightly compiled compiler lint clean
 
 derive: $(STAMP)
 	@$(BIN)/ssm-edu derive
@@ -16,6 +19,13 @@ test: $(STAMP)
 
 nightly: $(STAMP)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n auto -q
+
+# the CUDA kernels as they are compiled, for three architectures; no GPU is needed
+compiled: $(CUDA_STAMP)
+	@NUMBA_ENABLE_CUDASIM=0 $(CUDA_VENV)/bin/python -c 'from ssm_kernels import offline; offline.require()'
+	@NUMBA_ENABLE_CUDASIM=0 $(CUDA_VENV)/bin/python -m pytest -n auto -q tests/test_offline.py
+
+compiler: $(CUDA_STAMP)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -30,6 +40,12 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(CUDA_STAMP): pyproject.toml
+	@echo "Setting up $(CUDA_VENV) (once, about a minute)"
+	@$(PYTHON) -m venv $(CUDA_VENV)
+	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,gpu]' 'cuda-toolkit[nvcc,nvdisasm]>=13.2'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CUDA_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
