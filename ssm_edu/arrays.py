@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Inexact, Shaped
+from numpy.typing import ArrayLike
 
 Array: TypeAlias = Inexact[np.ndarray, "..."]
 AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
 
+
+@runtime_checkable
+class DeviceArray(Protocol):
+    """An array of any library, perhaps on a device: NumPy need not be able to read it."""
+
+    @property
+    def shape(self) -> Any: ...
+
+
+AnyArrayLike: TypeAlias = ArrayLike | DeviceArray
+
 REAL = ("float32", "float64")
 INEXACT = (*REAL, "complex64", "complex128")
+CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+
+
+def on_device(value: Any) -> bool:
+    """Whether the value is an array in a CUDA device's memory, of whatever library."""
+    if value is None or type(value) is np.ndarray:
+        return False
+    is_cuda = getattr(value, "is_cuda", None)  # PyTorch's, ten times as fast as its __dlpack_device__
+    if is_cuda is not None:
+        return bool(is_cuda)
+    if hasattr(value, "__cuda_ndarray__"):  # Numba's, in its simulator too
+        return True
+    if hasattr(value, "__dlpack_device__"):
+        try:
+            return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
+        except BufferError:  # an array that lies on several devices
+            return False
+    return hasattr(value, "__cuda_array_interface__")
 
 
 def rectangular(name: str, value: Any) -> AnyArray:
@@ -20,7 +50,7 @@ def rectangular(name: str, value: Any) -> AnyArray:
 
     Raises:
         ValueError: a ragged list.
-        TypeError: a masked array, whose mask NumPy would drop.
+        TypeError: a masked array, whose mask NumPy would drop, or one that NumPy cannot read.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; expected a plain one")
@@ -28,6 +58,8 @@ def rectangular(name: str, value: Any) -> AnyArray:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    except (TypeError, RuntimeError) as error:  # another library's array, on a device or recorded for gradients
+        raise TypeError(f"{name} cannot be read as a NumPy array: {error}") from None
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -6,7 +6,6 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import typer
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.table import Table
 
 import ssm_edu
 
-KERNELS = "CUDA kernels of your own; the selective scan has none yet"
+KERNELS = "the selective scan on a GPU, backend='cuda', and CUDA kernels of your own"
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,19 @@ def _package(name: str, use: str, required: bool, install: str = "") -> Finding:
 
 
 def _cuda() -> Finding:
-    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
-        return Finding(
-            "Numba CUDA", True, "simulator", "NUMBA_ENABLE_CUDASIM is set: CUDA kernels run in Python, slowly"
-        )
-    try:
-        from numba import cuda
+    from ssm_edu.gpu import runtime
 
-        if cuda.is_available():
-            device = cuda.get_current_device()
-            name = device.name.decode() if isinstance(device.name, bytes) else device.name
-            major, minor = device.compute_capability
-            return Finding("Numba CUDA", True, f"{name}, compute capability {major}.{minor}", KERNELS)
-        reason = "no NVIDIA GPU or driver"
-    except Exception as error:
-        reason = f"numba.cuda does not load: {error}"
-    toolkit = "" if find_spec("numba_cuda") else "; with a GPU: pip install 'ssm-edu[gpu]'"
-    return Finding("Numba CUDA", None, reason, f"{KERNELS}; NUMBA_ENABLE_CUDASIM=1 simulates them{toolkit}")
+    try:
+        target = runtime.target()
+        runtime.kernels()
+    except (ImportError, RuntimeError) as error:
+        return Finding("Numba CUDA", None, "does not run", f"{KERNELS}: {error}")
+    if target.SIMULATED:
+        return Finding("Numba CUDA", True, "simulator", f"NUMBA_ENABLE_CUDASIM is set: {KERNELS}, in Python and slowly")
+    device = target.cuda.get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    major, minor = device.compute_capability
+    return Finding("Numba CUDA", True, f"{name}, compute capability {major}.{minor}", KERNELS)
 
 
 def examine() -> list[Finding]:

@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ssm_edu.arrays import AnyArrayLike, on_device
 from ssm_edu.selective.problem import check_flag, make_problem, read_cotangents
 from ssm_edu.selective.reference import Gradients
 from ssm_edu.selective.step import selective_step
@@ -22,23 +22,24 @@ BACKENDS = {
     "numba": "ssm_edu.selective.cpu",
     "cuda": "ssm_edu.gpu",
 }
+REQUIRED = ("u", "delta", "A", "B", "C", "grad_y")
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a float16 output may overflow to inf
 def selective_scan(
-    u: ArrayLike,
-    delta: ArrayLike,
-    A: ArrayLike,
-    B: ArrayLike,
-    C: ArrayLike,
-    D: ArrayLike | None = None,
-    z: ArrayLike | None = None,
-    delta_bias: ArrayLike | None = None,
+    u: AnyArrayLike,
+    delta: AnyArrayLike,
+    A: AnyArrayLike,
+    B: AnyArrayLike,
+    C: AnyArrayLike,
+    D: AnyArrayLike | None = None,
+    z: AnyArrayLike | None = None,
+    delta_bias: AnyArrayLike | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
     *,
-    initial_state: ArrayLike | None = None,
-    seq_idx: ArrayLike | None = None,
+    initial_state: AnyArrayLike | None = None,
+    seq_idx: AnyArrayLike | None = None,
     discretization: str = "mamba",
     backend: str = "auto",
 ) -> Any:
@@ -47,8 +48,9 @@ def selective_scan(
     The positional part is that of `mamba_ssm`'s `selective_scan_fn`. For a complex A, y_t has 2 Re Σ_n C_t h_t.
 
     Args:
-        u: (batch, dim, length), float16, float32 or float64; the dtypes of all others follow from it, as said in
-            :mod:`ssm_edu.selective.problem`. Integers and lists are read as float64.
+        u: (batch, dim, length), float16, bfloat16, float32 or float64; the dtypes of all others follow from it, as
+            said in :mod:`ssm_edu.selective.problem`. Integers and lists are read as float64. The arrays are all
+            on the host, or all on one CUDA device: see :mod:`ssm_edu.gpu`.
         delta: (batch, dim, length), the step size Δ before bias and softplus. A negative Δ is growth, not an error.
         A: (dim, state), the diagonal of the state matrix, real or complex.
         B: (dim, state), (batch, state, length) or (batch, group, state, length); complex only beside a complex A.
@@ -61,36 +63,31 @@ def selective_scan(
         initial_state: (batch, dim, state), the state before t = 0; zero if absent.
         seq_idx: (batch, length), integers; the state does not flow from t − 1 to t where they differ.
         discretization: `mamba` (Ā = exp(ΔA), B̄ = ΔB), `zoh` (B̄ = (ΔA)⁻¹(exp(ΔA) − 1)ΔB) or `bilinear`.
-        backend: `reference`, `numba`, `cuda`, or `auto`: the fastest that takes the input.
+        backend: `reference`, `numba`, `cuda`, or `auto`: `cuda` for arrays on a device, else the fastest CPU one.
 
     Returns:
         y (batch, dim, length) in u's dtype; with `return_last_state`, (y, last_state), the latter
-        (batch, dim, state) in A's dtype.
+        (batch, dim, state) in A's dtype. NumPy's arrays, or the arrays of u's library on u's device.
 
     Raises:
-        TypeError: an argument's dtype is not the one that u's asks for, or is no number.
+        TypeError: an argument's dtype is not the one that u's asks for, or is no number; some arguments are on a
+            device and some are not.
         ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias,
-            an unknown discretization or backend.
-        ImportError: the backend asked for cannot be imported.
+            an unknown discretization or backend; arguments on different devices.
+        ImportError, RuntimeError: what the backend needs is not here.
 
     Source: Mamba, eq. 2 and Algorithm 2.
     """
     check_flag("return_last_state", return_last_state)
+    arrays: dict[str, Any] = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    arrays |= {"initial_state": initial_state, "seq_idx": seq_idx}
+    if are_on_device(arrays, backend):
+        from ssm_edu import gpu
+
+        outputs = gpu.scan_device_arrays(given(arrays), delta_softplus, discretization, return_last_state)
+        return outputs if return_last_state else outputs[0]
     module = backend_module(backend)
-    problem = make_problem(
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        z,
-        delta_bias,
-        delta_softplus,
-        initial_state=initial_state,
-        seq_idx=seq_idx,
-        discretization=discretization,
-    )
+    problem = make_problem(**arrays, delta_softplus=delta_softplus, discretization=discretization)
     y, last_state = module.selective_scan(problem)
     y = y.astype(problem.u.dtype, copy=False)
     return (y, last_state.astype(problem.A.dtype, copy=False)) if return_last_state else y
@@ -98,20 +95,20 @@ def selective_scan(
 
 @np.errstate(over="ignore", invalid="ignore")
 def selective_scan_backward(
-    grad_y: ArrayLike,
-    u: ArrayLike,
-    delta: ArrayLike,
-    A: ArrayLike,
-    B: ArrayLike,
-    C: ArrayLike,
-    D: ArrayLike | None = None,
-    z: ArrayLike | None = None,
-    delta_bias: ArrayLike | None = None,
+    grad_y: AnyArrayLike,
+    u: AnyArrayLike,
+    delta: AnyArrayLike,
+    A: AnyArrayLike,
+    B: AnyArrayLike,
+    C: AnyArrayLike,
+    D: AnyArrayLike | None = None,
+    z: AnyArrayLike | None = None,
+    delta_bias: AnyArrayLike | None = None,
     delta_softplus: bool = False,
     *,
-    grad_last_state: ArrayLike | None = None,
-    initial_state: ArrayLike | None = None,
-    seq_idx: ArrayLike | None = None,
+    grad_last_state: AnyArrayLike | None = None,
+    initial_state: AnyArrayLike | None = None,
+    seq_idx: AnyArrayLike | None = None,
     discretization: str = "mamba",
     backend: str = "auto",
 ) -> Gradients:
@@ -127,32 +124,49 @@ def selective_scan_backward(
         complex number is ∂ℓ/∂Re + i ∂ℓ/∂Im, PyTorch's convention, and `grad_last_state` is read so.
 
     Raises:
-        TypeError, ValueError, ImportError: as :func:`selective_scan`.
+        TypeError, ValueError, ImportError, RuntimeError: as :func:`selective_scan`.
 
     Claims ADJ-1 to ADJ-8. Source: Mamba, §3.3.2.
     """
+    arrays: dict[str, Any] = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    arrays |= {"initial_state": initial_state, "seq_idx": seq_idx}
+    cotangents: dict[str, Any] = {"grad_y": grad_y, "grad_last_state": grad_last_state}
+    if are_on_device(arrays | cotangents, backend):
+        from ssm_edu import gpu
+
+        return gpu.differentiate_device_arrays(given(arrays | cotangents), delta_softplus, discretization)
     module = backend_module(backend)
-    problem = make_problem(
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        z,
-        delta_bias,
-        delta_softplus,
-        initial_state=initial_state,
-        seq_idx=seq_idx,
-        discretization=discretization,
-    )
-    found = module.selective_scan_backward(problem, *read_cotangents(problem, grad_y, grad_last_state))
+    problem = make_problem(**arrays, delta_softplus=delta_softplus, discretization=discretization)
+    found = module.selective_scan_backward(problem, *read_cotangents(problem, **cotangents))
     found = found._replace(B=found.B.reshape(np.shape(B)), C=found.C.reshape(np.shape(C)))
     return Gradients(*[_as_input(getattr(problem, name), gradient) for name, gradient in found._asdict().items()])
 
 
 def _as_input(array: np.ndarray | None, gradient: np.ndarray | None) -> Any:
     return None if array is None or gradient is None else gradient.astype(array.dtype, copy=False)
+
+
+def given(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def are_on_device(arrays: dict[str, Any], backend: str) -> bool:
+    """Whether the arrays lie on a CUDA device, all of them.
+
+    Raises:
+        TypeError: some do and some do not, or the backend runs on the CPU. ValueError: an unknown backend.
+    """
+    there = [name for name, array in arrays.items() if on_device(array)]
+    if not there:
+        return False
+    if backend not in ("auto", "cuda"):
+        backend_module(backend)
+        raise TypeError(f"{there[0]} is on a CUDA device, which backend {backend!r} does not read; expected 'cuda'")
+    for name, array in arrays.items():
+        if name not in there and (array is not None or name in REQUIRED):
+            found = f"a {type(array).__name__} that is not on a device"
+            raise TypeError(f"{name} is {found}, expected a device array, as {there[0]} is")
+    return True
 
 
 def backend_module(backend: str) -> ModuleType:

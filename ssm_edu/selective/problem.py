@@ -4,12 +4,13 @@ The dtype rule is mamba_ssm's, with float64 added. u sets the input dtype T and 
 
 | u | T | P, complex P |
 |---|---|---|
-| float16, float32 | that of u | float32, complex64 |
+| float16, bfloat16, float32 | that of u | float32, complex64 |
 | float64 | float64 | float64, complex128 |
 
 u, delta, z and a B or C that varies in time have dtype T; A, D, delta_bias, a constant B or C and the initial state
 have dtype P. A may be complex P; then B and C may be, and the initial state is. Integers and lists are read as
-float64. Nothing else is converted: a narrower A would be another model, a wider one another speed.
+float64. Nothing else is converted: a narrower A would be another model, a wider one another speed. bfloat16 is a dtype
+of `ml_dtypes`, known here by its name.
 """
 
 from __future__ import annotations
@@ -24,9 +25,27 @@ from numpy.typing import ArrayLike
 from ssm_edu.arrays import rectangular
 
 DISCRETIZATIONS = ("mamba", "zoh", "bilinear")
-INPUT_DTYPES = ("float16", "float32", "float64")
+INPUT_DTYPES = ("float16", "float32", "float64")  # those that NumPy has itself
+PRECISIONS = {"float16": "float32", "float32": "float32", "float64": "float64", "bfloat16": "float32"}
+COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
-Kind = Literal["input", "spectrum", "parameter", "map", "state"]
+Kind = Literal["input", "spectrum", "parameter", "map", "state", "index"]
+MAPS = ("dim state", "batch state length", "batch group state length")
+# Each argument's kind and the layouts that it may have, in the order in which they are checked.
+ARGUMENTS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "u": ("input", ("batch dim length",)),
+    "delta": ("input", ("batch dim length",)),
+    "A": ("spectrum", ("dim state",)),
+    "B": ("map", MAPS),
+    "C": ("map", MAPS),
+    "D": ("parameter", ("dim",)),
+    "z": ("input", ("batch dim length",)),
+    "delta_bias": ("parameter", ("dim",)),
+    "initial_state": ("state", ("batch dim state",)),
+    "seq_idx": ("index", ("batch length",)),
+    "grad_y": ("input", ("batch dim length",)),
+    "grad_last_state": ("state", ("batch dim state",)),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +122,13 @@ class Reader:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.leader = ""
-        self.input = self.precision = np.dtype(np.float64)
+        self.input, self.precision = "float64", "float64"
         self.is_complex = False
 
     def read(self, name: str, value: ArrayLike, kind: Kind, *layouts: str) -> np.ndarray:
         """The argument as an array of the dtype of its kind and of the layout that has its number of axes."""
         array, found = numeric_array(name, value)
-        layout = self._check_shape(name, array, layouts)
-        self._check_dtype(name, array, found, kind, varies=layout.startswith("batch"))
+        self.check(name, array.shape, array.dtype.name, kind, *layouts, found=found)
         if kind in ("spectrum", "parameter") and not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise ValueError(f"{name} is {array[where]} at {where}, expected finite values")
@@ -119,28 +137,36 @@ class Reader:
     def read_optional(self, name: str, value: ArrayLike | None, kind: Kind, layout: str) -> np.ndarray | None:
         return None if value is None else self.read(name, value, kind, layout)
 
-    def _check_shape(self, name: str, array: np.ndarray, layouts: tuple[str, ...]) -> str:
-        layout = next((axes for axes in layouts if len(axes.split()) == array.ndim), None)
+    def check(self, name: str, shape: tuple[int, ...], dtype: str, kind: Kind, *layouts: str, found: str = "") -> None:
+        """Check an argument's shape and the name of its dtype, `found` being the words for the latter."""
+        layout = self._check_shape(name, shape, layouts)
+        self._check_dtype(name, dtype, found or dtype, kind, varies=layout.startswith("batch"))
+
+    def _check_shape(self, name: str, shape: tuple[int, ...], layouts: tuple[str, ...]) -> str:
+        layout = next((axes for axes in layouts if len(axes.split()) == len(shape)), None)
         if layout is None:
             expected = " or ".join(_tuple(axes.split()) for axes in layouts)
-            raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
+            raise ValueError(f"{name} has shape {shape}, expected {expected}")
         axes = layout.split()
-        for axis, size in zip(axes, array.shape, strict=True):
+        for axis, size in zip(axes, shape, strict=True):
             if axis == "group":
                 if size == 0 or self.sizes["dim"] % size:
                     raise ValueError(f"{name} has {size} groups, expected a divisor of dim = {self.sizes['dim']}")
             elif self.sizes.setdefault(axis, size) != size:
                 sizes = _tuple([self.sizes.get(axis, axis) for axis in axes])
-                raise ValueError(f"{name} has shape {array.shape}, expected {_tuple(axes)} = {sizes}")
+                raise ValueError(f"{name} has shape {shape}, expected {_tuple(axes)} = {sizes}")
         return layout
 
-    def _check_dtype(self, name: str, array: np.ndarray, found: str, kind: Kind, varies: bool) -> None:
+    def _check_dtype(self, name: str, dtype: str, found: str, kind: Kind, varies: bool) -> None:
+        if kind == "index":
+            if not dtype.startswith(("int", "uint")):
+                raise TypeError(f"{name} has dtype {found}, expected an integer dtype")
+            return
         if not self.leader:
-            if array.dtype.name not in INPUT_DTYPES:
-                raise TypeError(f"{name} has dtype {found}, expected one of {', '.join(INPUT_DTYPES)}")
-            self.leader, self.input = name, array.dtype
-            self.precision = np.promote_types(array.dtype, np.float32)
-        real, complex_ = self.precision, np.promote_types(self.precision, np.complex64)
+            if dtype not in PRECISIONS:
+                raise TypeError(f"{name} has dtype {found}, expected one of {', '.join(PRECISIONS)}")
+            self.leader, self.input, self.precision = name, dtype, PRECISIONS[dtype]
+        real, complex_ = self.precision, COMPLEX[self.precision]
         because = f"as {self.leader} has dtype {self.input}"
         if kind == "input":
             expected = [self.input]
@@ -154,11 +180,10 @@ class Reader:
                 expected = [complex_ if self.is_complex else real]
             else:
                 expected = [self.input if varies else real] + [complex_] * self.is_complex
-        if array.dtype not in expected:
-            names = " or ".join(str(dtype) for dtype in expected)
-            raise TypeError(f"{name} has dtype {found}, expected {names}, {because}")
+        if dtype not in expected:
+            raise TypeError(f"{name} has dtype {found}, expected {' or '.join(expected)}, {because}")
         if kind == "spectrum":
-            self.is_complex = array.dtype == complex_
+            self.is_complex = dtype == complex_
 
 
 def make_problem(
@@ -188,19 +213,26 @@ def make_problem(
     """
     check_options(delta_softplus, discretization)
     reader = Reader()
-    maps = ("dim state", "batch state length", "batch group state length")
+
+    def read(name: str, value: ArrayLike) -> np.ndarray:
+        kind, layouts = ARGUMENTS[name]
+        return reader.read(name, value, kind, *layouts)
+
+    def read_optional(name: str, value: ArrayLike | None) -> np.ndarray | None:
+        return None if value is None else read(name, value)
+
     return Problem(
-        u=reader.read("u", u, "input", "batch dim length"),
-        delta=reader.read("delta", delta, "input", "batch dim length"),
-        A=reader.read("A", A, "spectrum", "dim state"),
-        B=_with_groups(reader.read("B", B, "map", *maps)),
-        C=_with_groups(reader.read("C", C, "map", *maps)),
-        D=reader.read_optional("D", D, "parameter", "dim"),
-        z=reader.read_optional("z", z, "input", "batch dim length"),
-        delta_bias=reader.read_optional("delta_bias", delta_bias, "parameter", "dim"),
+        u=read("u", u),
+        delta=read("delta", delta),
+        A=read("A", A),
+        B=_with_groups(read("B", B)),
+        C=_with_groups(read("C", C)),
+        D=read_optional("D", D),
+        z=read_optional("z", z),
+        delta_bias=read_optional("delta_bias", delta_bias),
         delta_softplus=bool(delta_softplus),
-        initial_state=reader.read_optional("initial_state", initial_state, "state", "batch dim state"),
-        seq_idx=_read_seq_idx(seq_idx, reader.sizes),
+        initial_state=read_optional("initial_state", initial_state),
+        seq_idx=_read_seq_idx(seq_idx, reader),
         discretization=discretization,
     )
 
@@ -223,7 +255,7 @@ def numeric_array(name: str, value: ArrayLike) -> tuple[np.ndarray, str]:
     array = rectangular(name, value)
     if array.dtype.kind in "iu":
         return array.astype(np.float64), f"{array.dtype} (read as float64)"
-    if array.dtype.kind not in "fc":
+    if array.dtype.kind not in "fc" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
     return array, str(array.dtype)
 
@@ -243,15 +275,12 @@ def _with_groups(array: np.ndarray) -> np.ndarray:
     return array[:, None] if array.ndim == 3 else array
 
 
-def _read_seq_idx(seq_idx: ArrayLike | None, sizes: dict[str, int]) -> np.ndarray | None:
+def _read_seq_idx(seq_idx: ArrayLike | None, reader: Reader) -> np.ndarray | None:
     if seq_idx is None:
         return None
     array = rectangular("seq_idx", seq_idx)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"seq_idx has dtype {array.dtype}, expected an integer dtype")
-    expected = (sizes["batch"], sizes["length"])
-    if array.shape != expected:
-        raise ValueError(f"seq_idx has shape {array.shape}, expected (batch, length) = {expected}")
+    kind, layouts = ARGUMENTS["seq_idx"]
+    reader.check("seq_idx", array.shape, array.dtype.name, kind, *layouts, found=str(array.dtype))
     return array
 
 

@@ -33,9 +33,9 @@ class Framework:
                 return self.module.device_put(self.module.numpy.asarray(array, dtype=dtype), devices[0])
             case "cupy":
                 with self.module.cuda.Device(int((self.device or "cuda:0").rpartition(":")[2])):
-                    return self.module.array(array)
+                    return self.module.array(array, dtype)
             case _:
-                return array.copy()
+                return array.astype(dtype)
 
     def to_numpy(self, name: str, value: Any) -> tuple[np.ndarray, str]:
         """The value as a NumPy array, bfloat16 as float32, and its dtype's name.
@@ -54,7 +54,7 @@ class Framework:
             value = self.module.asnumpy(value)
         elif self.name == "jax":
             value = np.array(value.astype("float32") if dtype == "bfloat16" else value)  # JAX's own view is read-only
-        return np.asarray(value), dtype
+        return np.asarray(value, np.float32 if dtype == "bfloat16" else None), dtype
 
     @contextmanager
     def nan_for_empty(self) -> Iterator[None]:
@@ -88,8 +88,8 @@ def get_framework(name: str, dtype: str, device: str | None) -> Framework:
         module = import_module(name)
     except ImportError as error:
         raise ImportError(f"framework {name!r} cannot be imported: {error}") from error
-    if dtype == "bfloat16" and name in ("numpy", "cupy"):
-        raise ValueError(f"dtype is 'bfloat16', which {name} has not; expected float16, float32 or float64")
+    if dtype == "bfloat16" and name in ("numpy", "cupy") and not _numpy_has("bfloat16"):
+        raise ValueError(f"dtype is 'bfloat16', which {name} has not before ml_dtypes is imported")
     if name == "numpy" and device not in (None, "cpu"):
         raise ValueError(f"device is {device!r}, but numpy has only the CPU")
     if name == "cupy" and device is not None and not device.startswith("cuda"):
@@ -97,6 +97,13 @@ def get_framework(name: str, dtype: str, device: str | None) -> Framework:
     if name == "jax" and dtype == "float64" and not module.config.jax_enable_x64:
         raise ValueError("dtype is 'float64', for which jax must be told: jax.config.update('jax_enable_x64', True)")
     return Framework(name, module, device)
+
+
+def _numpy_has(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).name == dtype
+    except TypeError:
+        return False
 
 
 def _type_name(value: Any) -> str:
