@@ -13,10 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from ssm_edu import bounds
-from ssm_edu.bench import BUILT_IN, Case, Contestant, Judge, competitors, contestants, measure
+from ssm_edu.bench import BUILT_IN, Case, Contestant, Judge, competitors, console, contestants, measure
 from ssm_edu.bench.judging import peak_memory, timed
 from ssm_edu.bench.report import time_text, times
-from ssm_edu.commands import bench as command
 from ssm_edu.commands.bench import bench_command
 from ssm_edu.commands.compare import compare_command
 
@@ -141,8 +140,8 @@ def test_one_that_is_not_available_says_why(judge):
 def test_ours_outside_its_bound_exits_with_1(monkeypatch, tmp_path):
     monkeypatch.setattr("ssm_edu.bench.BUILT_IN", (REFERENCE, spoiled(CHUNKED, scaled("y", 2))))
     monkeypatch.setattr(competitors, "COMPETITORS", ())
-    for function in (compare_command, bench_command):
-        result = call(function, *TINY, "--no-backward", "--json", str(tmp_path / "rows.json"))
+    for function, forward in ((compare_command, ["--no-backward"]), (bench_command, ["--direction", "forward"])):
+        result = call(function, *TINY, *forward, "--json", str(tmp_path / "rows.json"))
         assert result.exit_code == 1, result.output
         assert "wrong chunked forward is outside its bound: y[" in result.output.replace("\n", " ")
         assert [row["ok"] for row in json.loads((tmp_path / "rows.json").read_text("utf-8"))["rows"]] == [True, False]
@@ -155,7 +154,7 @@ def test_bench_strikes_a_wrong_competitor_and_counts_the_others(monkeypatch, tmp
     yardstick = Contestant("yardstick", "forward", lambda case: lambda: np.exp(np.zeros(case.elements)), None)
     absent = replace(other, name="absent", available=lambda: "not here")
     monkeypatch.setattr(competitors, "COMPETITORS", (other, wrong, yardstick, absent))
-    monkeypatch.setattr(command, "LENGTHS", (20, 40))
+    monkeypatch.setattr(console, "LENGTHS", (20, 40))
     result = call(bench_command, *TINY, "--lengths", "--json", str(file))
     assert result.exit_code == 0, result.output
     assert "wrong other forward is outside its bound" in result.output
@@ -182,8 +181,12 @@ def test_bench_strikes_a_wrong_competitor_and_counts_the_others(monkeypatch, tmp
         (compare_command, ("--length", "0"), "greater than or equal to 1"),
         (compare_command, ("--length", "1000000"), "is 2048000000, expected at most 16777216"),
         (compare_command, ("--json", "/no/such/folder/x.json"), "--json: no folder /no/such/folder"),
-        (bench_command, ("--dtype", "float16"), "dtype is 'float16', expected one of float32, float64"),
-        (bench_command, ("--length", "1000000"), "gradients are judged whole; --no-backward"),
+        (
+            bench_command,
+            ("--device", "cpu", "--dtype", "float16"),
+            "dtype is 'float16', expected one of float32, float64",
+        ),
+        (bench_command, ("--length", "1000000"), "gradients are judged whole; --direction forward"),
         (bench_command, ("--json", "/no/such/folder/x.json"), "--json: no folder /no/such/folder"),
     ],
 )
@@ -267,7 +270,7 @@ def test_times_have_their_unit(seconds, text):
 
 def test_the_commands_load_neither_numba_nor_torch():
     heavy = ["scipy", "sympy", "numba", "torch", "hypothesis"]
-    modules = "ssm_edu.commands.compare, ssm_edu.commands.bench, ssm_edu.bench.competitors"
+    modules = "ssm_edu.commands.compare, ssm_edu.commands.bench, ssm_edu.bench.console, ssm_edu.bench.device.console"
     code = f"import {modules}, sys; print(*[m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []

@@ -2,6 +2,7 @@
 
 A :class:`~ssm_edu.bench.cases.Case` is the problem, a :class:`~ssm_edu.bench.contestants.Contestant` solves it, a
 :class:`~ssm_edu.bench.judging.Judge` knows the exact outputs, and :func:`~ssm_edu.bench.judging.measure` makes a row.
+On a GPU, :mod:`ssm_edu.bench.device` makes a :class:`~ssm_edu.bench.results.Report`, which docs/benchmarks keeps.
 """
 
 from __future__ import annotations

@@ -69,6 +69,10 @@ class Judge:
     def problem(self) -> Problem:
         return self.case.first_steps(self.steps)
 
+    @property
+    def grad_y(self) -> np.ndarray:
+        return self.case.grad_y
+
     @cached_property
     def scan(self) -> Outputs:
         y, last_state = reference.selective_scan(self.problem)
@@ -77,7 +81,7 @@ class Judge:
     @cached_property
     def gradients(self) -> Outputs:
         self.require_all_steps("a gradient depends on all later steps")
-        return gradient_outputs(reference.selective_scan_backward(self.problem, self.case.grad_y))
+        return gradient_outputs(reference.selective_scan_backward(self.problem, self.grad_y))
 
     def bounds(self, direction: str, bracketing: dict[str, Any]) -> Outputs:
         """By output (claims ROUND-7 to ROUND-13)."""
@@ -86,7 +90,7 @@ class Judge:
             if direction == "forward":
                 self._bounds[key] = bounds.forward(self.problem, **bracketing)._asdict()
             else:
-                self._bounds[key] = gradient_outputs(bounds.backward(self.problem, self.case.grad_y, **bracketing))
+                self._bounds[key] = gradient_outputs(bounds.backward(self.problem, self.grad_y, **bracketing))
         return self._bounds[key]
 
     def verdict(self, contestant: Contestant, found: Outputs) -> Verdict:

@@ -1,174 +1,140 @@
-"""`ssm-edu bench`: ours and others' selective scans on the CPU, each checked before its time counts."""
+"""`ssm-edu bench`: selective scans against each other, on the CPU or against the floor of a GPU."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from ssm_edu.commands.usage import check_json_path, usage_error
 
-if TYPE_CHECKING:
-    from ssm_edu.bench import Case, Contestant, Row
-
-LENGTHS = (10**3, 10**4, 10**5, 10**6)
-# What ours is built to reach on the default case: how often as fast as each of these.
-GOALS = {
-    ("torch loop", "forward"): 30.0,
-    ("mambapy pscan", "forward"): 40.0,
-    ("torch.exp alone", "forward"): 0.9,
-    ("torch loop, unbound", "backward"): 25.0,
-}
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How often as fast as a competitor ours is, by the medians and by the minima."""
-
-    name: str
-    direction: str
-    by_median: float
-    by_min: float
-    goal: float | None
-
 
 def bench_command(
-    batch: Annotated[int, typer.Option(min=1, help="Rows of the batch.")] = 1,
-    dim: Annotated[int, typer.Option(min=1, help="Channels.")] = 512,
-    length: Annotated[int, typer.Option(min=1, help="Steps.")] = 1024,
-    state: Annotated[int, typer.Option(min=1, help="States of a channel.")] = 16,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    backward: Annotated[bool, typer.Option(help="The gradients, too.")] = True,
-    lengths: Annotated[bool, typer.Option("--lengths", help="Also 10³ to 10⁶ steps of 16 channels.")] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="cpu, cuda, or auto: the one that the other options are for, or else cuda where it runs."),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu: float32 or float64; cuda: some of float32,bfloat16,float16,float64. "
+            "Default: float32; on cuda, float32,bfloat16.",
+            show_default=False,
+        ),
+    ] = None,
+    direction: Annotated[str, typer.Option(help="forward, backward or both.")] = "both",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="cpu: rows of the batch. Default: 1.")] = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="cpu: channels. Default: 512.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="cpu: steps. Default: 1024.")] = None,
+    state: Annotated[int | None, typer.Option(min=1, help="cpu: states of a channel. Default: 16.")] = None,
+    lengths: Annotated[bool, typer.Option("--lengths", help="cpu: also 10³ to 10⁶ steps of 16 channels.")] = False,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="cuda: batch,dim,length,state or batch,dim,length,state,group; may be repeated."),
+    ] = None,
+    ladder: Annotated[bool, typer.Option("--ladder", help="cuda: also every rung of the ladder.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="cuda: draw time against floor into this SVG file.")] = None,
 ) -> None:
-    """Time the scans of this package and, where installed, those of torch and mambapy, with D, z, bias and softplus.
+    """Time selective scans with D, z, bias and softplus, each once it is found to lie within the oracle's error bound.
 
-    Each is first checked to lie within the oracle's error bound; a time of one that does not is struck out. Exit code
-    1 if that is one of ours, 2 if an option is wrong.
+    On the CPU: this package's beside those of torch and mambapy, where installed. On a GPU: its CUDA kernels beside
+    mamba_ssm's, where installed, and the floor that the GPU's own bandwidth and rate of exponentials set.
+
+    A time of ours that is outside its bound is struck out. Exit code 1 if there is one, 2 if an option is wrong.
     """
-    from ssm_edu.bench import BUILT_IN, Case, Judge, report
-    from ssm_edu.bench.competitors import COMPETITORS
+    from ssm_edu.bench.contestants import DIRECTIONS
 
+    if direction not in (*DIRECTIONS, "both"):
+        usage_error(f"direction is {direction!r}, expected one of forward, backward, both")
+    directions = DIRECTIONS if direction == "both" else (direction,)
     check_json_path(json_file)
+    for_cpu = {"batch": batch, "dim": dim, "length": length, "state": state, "lengths": lengths}
+    for_cuda = {"shape": shape, "ladder": ladder, "figure": figure}
+    chosen, reason = choose(device, given(for_cpu), given(for_cuda))
+    if chosen == "cuda":
+        bench_cuda(shape or [], dtype or "float32,bfloat16", directions, ladder, json_file, figure)
+    else:
+        bench_cpu(
+            (batch or 1, dim or 512, length or 1024, state or 16),
+            dtype or "float32",
+            directions,
+            lengths,
+            json_file,
+            reason,
+        )
+
+
+def given(options: dict[str, Any]) -> list[str]:
+    return [f"--{name}" for name, value in options.items() if value]
+
+
+def choose(device: str, for_cpu: list[str], for_cuda: list[str]) -> tuple[str, str | None]:
+    """`cpu` or `cuda`; and where `auto` came to the CPU because CUDA does not run, why."""
+    from ssm_edu.bench.device.gpu import why_not
+
+    if device not in ("auto", "cpu", "cuda"):
+        usage_error(f"device is {device!r}, expected one of auto, cpu, cuda")
+    if (for_cpu and for_cuda) or (device == "cpu" and for_cuda) or (device == "cuda" and for_cpu):
+        words = [
+            f"{', '.join(names)}: for {kind} alone" for kind, names in (("cpu", for_cpu), ("cuda", for_cuda)) if names
+        ]
+        usage_error("; ".join([*words, f"--device is {device}"]))
+    if device == "cpu" or for_cpu:
+        return "cpu", None
+    reason = why_not()
+    if reason is None:
+        return "cuda", None
+    if device == "cuda" or for_cuda:
+        usage_error(f"the CUDA kernels cannot be timed here: {reason}")
+    return "cpu", reason
+
+
+def bench_cpu(
+    sizes: tuple[int, int, int, int],
+    dtype: str,
+    directions: tuple[str, ...],
+    lengths: bool,
+    json_file: Path | None,
+    no_cuda: str | None,
+) -> None:
+    from ssm_edu.bench import Case, Judge, console, report
+
     try:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype is {dtype!r}, expected one of float32, float64")
-        case = Case(batch, dim, length, state, dtype)
-        if backward:
-            Judge(case).require_all_steps("gradients are judged whole; --no-backward judges the first steps of y")
+        case = Case(*sizes, dtype)
+        if "backward" in directions:
+            Judge(case).require_all_steps("gradients are judged whole; --direction forward judges the first steps of y")
     except (TypeError, ValueError) as error:
         usage_error(str(error))
-    contestants = [one for one in BUILT_IN + COMPETITORS if backward or one.direction == "forward"]
-    found_on = report.machine()
-    rows = run(case, contestants)
-    against = ratios(rows)
-    swept = sweep(LENGTHS, dtype) if lengths else []
-
     out = Console(highlight=False)
-    out.print(times_table(case, rows))
-    if against:
-        out.print(ratios_table(against))
-    if swept:
-        out.print(sweep_table(swept))
-    if (found_on["load"] or 0) > 0.5:
-        out.print(f"[yellow]![/] this machine was busy (load {found_on['load']}), which slows torch's threads most")
-    if json_file is not None:
-        more: dict[str, Any] = {"ratios": [vars(ratio) for ratio in against]}
-        more["lengths"] = [{"length": row.case.length, "dim": row.case.dim, **row.as_dict()} for row in swept]
-        report.write_json(json_file, found_on, case, rows, **more)
-    report.conclude([*rows, *swept], out)
+    rows = console.execute(case, directions, lengths=lengths, json_file=json_file, out=out)
+    if no_cuda is not None:
+        out.print(f"[yellow]–[/] no CUDA: {escape(no_cuda)}", soft_wrap=True)
+    report.conclude(rows, out)
 
 
-def run(case: Case, contestants: list[Contestant]) -> list[Row]:
-    """A row for each."""
-    from ssm_edu.bench import Judge, measure, report
+def bench_cuda(
+    shapes: list[str],
+    dtypes: str,
+    directions: tuple[str, ...],
+    ladder: bool,
+    json_file: Path | None,
+    figure: Path | None,
+) -> None:
+    from ssm_edu.bench.device import console
 
-    judge, rows = Judge(case), []
-    with report.progress() as bar:
-        task = bar.add_task("", total=len(contestants))
-        for contestant in contestants:
-            bar.update(task, description=f"{contestant.name} {contestant.direction}", refresh=True)
-            rows.append(measure(contestant, judge))
-            bar.advance(task)
-    return rows
-
-
-def sweep(lengths: tuple[int, ...], dtype: str) -> list[Row]:
-    """The `numba` backend on one row of 16 channels of 16 states: the time of an element must not grow with length."""
-    from ssm_edu.bench import BUILT_IN, Case, Judge, measure, report
-
-    ours, rows = BUILT_IN[0], []
-    with report.progress() as bar:
-        task = bar.add_task("", total=len(lengths))
-        for length in lengths:
-            bar.update(task, description=f"{length} steps", refresh=True)
-            rows.append(measure(ours, Judge(Case(1, 16, length, 16, dtype))))
-            bar.advance(task)
-    return rows
-
-
-def ratios(rows: list[Row], ours: str = "numba") -> list[Ratio]:
-    """Against every competitor that is within its bound; none where ours is not."""
-    mine = {row.contestant.direction: row for row in rows if row.contestant.name == ours and row.ok and row.seconds}
-    found = []
-    for row in rows:
-        name, direction = row.contestant.name, row.contestant.direction
-        if not row.contestant.ours and row.ok and row.seconds and direction in mine:
-            own = mine[direction]
-            by_median, by_min = row.median / own.median, row.best / own.best
-            found.append(Ratio(name, direction, by_median, by_min, GOALS.get((name, direction))))
-    return found
-
-
-def times_table(case: Case, rows: list[Row]) -> Table:
-    from ssm_edu.bench import report
-
-    figures = ("error/bound", "median", "min", "10⁹ exp/s", "GB/s")
-    table = report.new_table(report.title(case), ("", "contestant", "direction"), figures)
-    for row in [row for row in rows if row.skipped is None]:
-        rates = ("", "")
-        if row.seconds and row.ok:
-            rates = f"{row.rate / 1e9:.3g}", "" if row.bandwidth is None else f"{row.bandwidth / 1e9:.3g}"
-        name, direction = row.contestant.name, row.contestant.direction
-        ratio = "" if row.verdict is None else f"{row.verdict.ratio:.2g}"
-        table.add_row(report.mark(row), name, direction, ratio, *report.times(row), *rates)
-    judged = [row.verdict.steps for row in rows if row.verdict is not None]
-    if judged and min(judged) < case.length:
-        table.caption = f"checked on the first {min(judged)} of {case.length} steps"
-    return table
-
-
-def ratios_table(against: list[Ratio]) -> Table:
-    from ssm_edu.bench import report
-
-    table = report.new_table("numba is faster by", ("than", "direction"), ("by medians", "by minima", "goal"))
-    for ratio in against:
-        goal = "" if ratio.goal is None else f"{ratio.goal:g}×"
-        table.add_row(ratio.name, ratio.direction, f"{ratio.by_median:.3g}×", f"{ratio.by_min:.3g}×", goal)
-    return table
-
-
-def sweep_table(rows: list[Row]) -> Table:
-    from ssm_edu.bench import report
-
-    figures = ("length", "error/bound", "checked", "median", "min", "ns/element", "to the first")
-    table = report.new_table("time is linear in length: numba forward, 16 channels of 16 states", ("",), figures)
-    timed = [row for row in rows if row.seconds]
-    for row in rows:
-        each = row.best / (row.case.batch * row.case.dim * row.case.length) if row.seconds else 0.0
-        first = timed[0].best / (timed[0].case.dim * timed[0].case.length) if timed else 1.0
-        table.add_row(
-            report.mark(row),
-            str(row.case.length),
-            f"{row.verdict.ratio:.2g}" if row.verdict else "",
-            str(row.verdict.steps) if row.verdict else "",
-            *report.times(row),
-            *((f"{each * 1e9:.3g}", f"{each / first:.2f}×") if row.seconds and row.ok else ("", "")),
-        )
-    table.caption = "ns/element: the minimum over batch · dim · length; checked: the first steps, of each length"
-    return table
+    if figure is not None and not figure.absolute().parent.is_dir():
+        usage_error(f"--figure: no folder {figure.absolute().parent}")
+    if figure is not None and find_spec("matplotlib") is None:
+        usage_error("--figure needs matplotlib: pip install matplotlib")
+    try:
+        cases = console.cases(shapes, dtypes)
+    except ValueError as error:
+        usage_error(str(error))
+    console.execute(cases, directions, ladder=ladder, json_file=json_file, figure=figure)

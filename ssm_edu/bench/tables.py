@@ -1,0 +1,201 @@
+"""The Markdown of what was measured: generated from the kept reports in docs/benchmarks, and nowhere typed in.
+
+    python -m ssm_edu.bench.tables            # what is stale; exit code 1 if anything is
+    python -m ssm_edu.bench.tables --write    # bring it up to date
+
+docs/benchmarks/README.md is generated whole. In README.md, the lines between `<!-- bench:begin -->` and
+`<!-- bench:end -->` are; `<!-- bench:begin NAME -->` asks for docs/benchmarks/NAME.json, and without a name it is the
+newest report.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ssm_edu.bench.cases import Case
+from ssm_edu.bench.contestants import DIRECTIONS
+from ssm_edu.bench.results import OURS, THEIRS, Report, Result, speedup
+
+MARKED = re.compile(r"(<!-- bench:begin(?: (?P<name>[\w.-]+))? -->\n)(.*?)(<!-- bench:end -->)", re.DOTALL)
+FOLDER = Path("docs/benchmarks")
+WAITED = "the time may hold some of the host's, which did not keep ahead of the GPU"
+
+
+def shape_text(case: Case) -> str:
+    """`8, 2048, 2048`, and where they are not Mamba's, the number of states and of groups."""
+    text = f"{case.batch}, {case.dim}, {case.length}"
+    text += f"; state {case.state}" if case.state != 16 else ""
+    return text + (f"; group {case.group}" if case.group != 1 else "")
+
+
+def milliseconds(seconds: float) -> str:
+    """Three figures."""
+    value = seconds * 1e3
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def time_cell(result: Result | None) -> str:
+    """The median, struck out where the result is outside its bound."""
+    if result is None or result.median is None:
+        return "–" if result is None or result.skipped else "✗"
+    text = milliseconds(result.median)
+    if result.ours and result.ok is not True:
+        return f"~~{text}~~ ✗"
+    return text if result.host_ahead else f"{text} ¹"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    """A table; the first columns are words, the others figures."""
+    rule = ["---"] * words + ["--:"] * (len(header) - words)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
+
+
+def row_of(report: Report, name: str, direction: str, case: Case) -> Result | None:
+    found = (r for r in report.results if (r.name, r.direction, r.case) == (name, direction, case))
+    return next(found, None)
+
+
+def summary(report: Report) -> str:
+    """A row for each case: time and floor in milliseconds, share of the floor, and how often as fast as `mamba_ssm`."""
+    header = ["batch, dim, length", "dtype"]
+    for direction in DIRECTIONS:
+        header += [f"{direction}, ms", "floor", "of floor", f"× {THEIRS}"]
+    rows = []
+    for case in report.cases:
+        cells = [shape_text(case), case.format]
+        for direction in DIRECTIONS:
+            ours = row_of(report, OURS, direction, case)
+            shown = report.find(OURS, direction, case)
+            faster = speedup(shown, report.find(THEIRS, direction, case))
+            share = None if shown is None else report.floor_share(shown)
+            cells += [
+                time_cell(ours),
+                "–" if ours is None else milliseconds(ours.work.floor(report.rates)),
+                "–" if share is None else f"{share:.0%}",
+                "–" if faster is None else f"{faster:.2f}",
+            ]
+        rows.append(cells)
+    return markdown(header, rows, words=2) + footnote(report.results)
+
+
+def footnote(results: Sequence[Result]) -> str:
+    waited = any(result.median is not None and not result.host_ahead for result in results)
+    return f"\n¹ {WAITED}.\n" if waited else ""
+
+
+def details(report: Report, results: Sequence[Result]) -> str:
+    """A row for each result: how far from the oracle and on what, times, and what it takes at least."""
+    header = ["", "direction", "batch, dim, length", "dtype", "checked", "error/bound"]
+    header += ["median, ms", "min, ms", "launch, µs", "MB", "10⁹ exp", "floor, ms", "floor is", "of floor"]
+    rows = []
+    for result in results:
+        work, share = result.work, report.floor_share(result) if result.shown else None
+        rows.append(
+            (
+                result.name,
+                result.direction,
+                shape_text(result.case),
+                result.case.format,
+                result.checked or result.skipped or "",
+                "–" if result.ratio is None else f"{result.ratio:.2g}{'' if result.ok else ' ✗'}",
+                time_cell(result),
+                "–" if result.best is None else milliseconds(result.best),
+                "–" if result.launch is None else f"{result.launch * 1e6:.0f}",
+                f"{work.bytes / 1e6:.4g}",
+                f"{work.exponentials / 1e9:.3g}",
+                milliseconds(work.floor(report.rates)),
+                work.limit(report.rates),
+                "–" if share is None else f"{share:.0%}",
+            )
+        )
+    return markdown(header, rows, words=5) + footnote(results)
+
+
+def machine_text(report: Report) -> str:
+    """A paragraph: the GPU, its measured rates, the day and the versions."""
+    machine, rates = report.machine, report.rates
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return (
+        f"{machine['gpu']} ({machine['multiprocessors']} multiprocessors, compute capability "
+        f"{machine['compute_capability']}), {report.date[:10]}. Measured beside the scans: a copy moves "
+        f"{rates.bytes_per_second / 1e12:.2f} TB/s, reads and writes counted, and `ex2.approx` takes "
+        f"{rates.exponentials_per_second / 1e12:.2f}·10¹² exponentials a second. CUDA {machine['cuda']}; "
+        f"{machine['cpu']}; Python {machine['python']}; {packages}.\n"
+    )
+
+
+def page(reports: dict[str, Report], drawn: Collection[str] = ()) -> str:
+    """docs/benchmarks/README.md; `drawn` are the names of the reports that have a figure beside them."""
+    parts = [
+        "# Benchmarks\n\nGenerated by `python -m ssm_edu.bench.tables --write` from the reports beside it, which "
+        "`ssm-edu bench --device cuda --json FILE` writes. With D, z, delta_bias and softplus; 16 states in one group "
+        "unless a row says otherwise. Every time is a median by CUDA events, its inputs out of the cache, after the "
+        "result was checked against the oracle: error/bound is the worst error in units of the derived bound on it. "
+        "The floor is the larger of the bytes that must move over the bandwidth of a copy, and the exponentials over "
+        "the rate of `ex2.approx`; softplus and the gate are left out of it.\n"
+    ]
+    for name, report in reports.items():
+        parts.append(f"## {name}\n\n{machine_text(report)}\n{summary(report)}")
+        if name in drawn:
+            parts.append(f"![Time against floor]({name}.svg)\n")
+        parts.append(f"<details><summary>All figures</summary>\n\n{details(report, report.results)}\n</details>\n")
+        if report.ladder:
+            parts.append(f"### The ladder\n\n{details(report, report.ladder)}")
+    return "\n".join(parts)
+
+
+def kept(root: Path) -> dict[str, Report]:
+    """The reports in docs/benchmarks by name, the newest first."""
+    found = {path.stem: Report.load(path) for path in sorted((root / FOLDER).glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda item: item[1].date, reverse=True))
+
+
+def spliced(text: str, reports: dict[str, Report]) -> str:
+    """The text with today's tables between its markers.
+
+    Raises:
+        ValueError: a marker names a report that is not there.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"] or next(iter(reports))
+        if name not in reports:
+            raise ValueError(f"<!-- bench:begin {name} -->: expected one of {', '.join(reports)}")
+        report = reports[name]
+        return f"{match[1]}{summary(report)}\n{machine_text(report)}{match[4]}"
+
+    return MARKED.sub(table, text)
+
+
+def up_to_date(root: Path) -> dict[Path, str]:
+    """Every generated file, and what it should hold; none while no report is kept."""
+    reports = kept(root)
+    if not reports:
+        return {}
+    readme = root / "README.md"
+    drawn = {path.stem for path in (root / FOLDER).glob("*.svg")}
+    return {readme: spliced(readme.read_text("utf-8"), reports), root / FOLDER / "README.md": page(reports, drawn)}
+
+
+def stale(root: Path) -> list[Path]:
+    return [path for path, text in up_to_date(root).items() if not path.exists() or path.read_text("utf-8") != text]
+
+
+def main(arguments: Sequence[str], root: Path) -> int:
+    """0 if nothing is stale, or nothing any longer."""
+    if set(arguments) - {"--write"}:
+        print(__doc__)
+        return 2
+    texts, old = up_to_date(root), stale(root)
+    for path in old:
+        if arguments:
+            path.write_text(texts[path], encoding="utf-8")
+        print(f"{'wrote' if arguments else 'stale:'} {path}")
+    return 0 if arguments or not old else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path.cwd()))
