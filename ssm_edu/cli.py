@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from ssm_edu.commands.atlas import atlas_command
 from ssm_edu.commands.bench import bench_command
 from ssm_edu.commands.check import check_command
 from ssm_edu.commands.compare import compare_command
@@ -26,4 +27,5 @@ app.command("derive")(derive_command)
 app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("bench")(bench_command)
+app.command("atlas")(atlas_command)
 app.command("doctor")(doctor_command)

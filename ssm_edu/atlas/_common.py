@@ -1,0 +1,141 @@
+"""What the models of the atlas share: the affine scan they are brought to, their cards, the check of their input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Inexact
+from numpy.typing import ArrayLike
+
+from ssm_edu.arrays import REAL, check_finite, numbers
+from ssm_edu.scan import SCANS, Elements, prefixes
+
+Array: TypeAlias = Inexact[np.ndarray, "..."]
+Reals: TypeAlias = Float[np.ndarray, "..."]
+Rows: TypeAlias = Inexact[np.ndarray, "length *rest"]
+Sequence: TypeAlias = Float[np.ndarray, "length width"]
+Token: TypeAlias = Float[np.ndarray, " width"]
+Complexity = Literal["L", "L log L", "L²"]
+
+
+def matrix_combine(second: Elements, first: Elements) -> Elements:
+    """(A₂, B₂)∘(A₁, B₁) = (A₂A₁, A₂B₁ + B₂) for matrices; A (..., n, n, length), B (..., n, m, length)."""
+    A2, B2 = second
+    A1, B1 = first
+    return _times(A2, A1), _times(A2, B1) + B2
+
+
+def _times(A: Array, B: Array) -> Array:
+    return np.einsum("...ijt,...jkt->...ikt", A, B)
+
+
+@dataclass(frozen=True)
+class AffineScan:
+    """h_t = a_t h_{t−1} + b_t from h_0 = 0, and y = read_out(h_1 … h_L). Time is the last axis of a, b and h.
+
+    a_t and b_t are functions of the last few tokens: of more, and any recurrence could be written so.
+
+    Attributes:
+        a: (..., length), a diagonal map, which multiplies entry by entry and broadcasts against b; or, where
+            `dense`, (..., n, n, length), a matrix for each step.
+        b: (..., length), what each step adds; where `dense`, (..., n, m, length): the state is a matrix, m = 1
+            for a vector.
+        read_out: from the states, of b's shape, to y (length, width). It may look at x_1 … x_t, but at no state
+            other than h_t.
+        dense: whether a holds matrices.
+    """
+
+    a: Array
+    b: Array
+    read_out: Callable[[Array], Sequence]
+    dense: bool = False
+
+    def states(self, scan: str = "blelloch") -> Array:
+        """h_1 … h_L, by the scan of this name in :data:`ssm_edu.scan.SCANS`."""
+        if not self.dense:
+            return SCANS[scan].function(self.a, self.b)
+        leading = np.broadcast_shapes(self.a.shape[:-3], self.b.shape[:-3])
+        a = np.broadcast_to(self.a, leading + self.a.shape[-3:])
+        b = np.broadcast_to(self.b, leading + self.b.shape[-3:])
+        dtype = np.result_type(a, b)
+        return prefixes(SCANS[scan].rounds(b.shape[-1]), (a.astype(dtype), b.astype(dtype)), matrix_combine)[1]
+
+    def outputs(self, scan: str = "blelloch") -> Sequence:
+        """y (length, width), from `states`."""
+        return self.read_out(self.states(scan))
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the table says of a model.
+
+    The three formulas are functions of the model's sizes (the keywords of its `init`) and of `length`, the number
+    of tokens before the step; they take what they do not use as `**_`. They are polynomials, so that symbols go in
+    as numbers do. A complex number is two numbers.
+
+    Attributes:
+        name: the model's.
+        paper: a key of :data:`ssm_edu.sources.SOURCES`.
+        year: of the paper's first version.
+        state_size: numbers that `step` keeps between tokens.
+        flops: additions, multiplications, divisions and elementary functions of the step. On complex numbers an
+            addition is 2, a product 6, or 2 beside a real number, an exponential 5; a product of matrices is a
+            product and an addition for every pair of numbers that meet; signs, maxima, selections and copies are 0.
+        memory: numbers that decoding holds, parameters and state; a step reads each of them once.
+        time_invariant: whether y is a fixed convolution of x.
+        input_dependent_decay: whether what multiplies the state depends on x.
+        parallel_form: what `parallel` does, in a few words.
+        complexity: how the work of `parallel` grows with the length, all sizes fixed.
+    """
+
+    name: str
+    paper: str
+    year: int
+    state_size: Callable[..., Any]
+    flops: Callable[..., Any]
+    memory: Callable[..., Any]
+    time_invariant: bool
+    input_dependent_decay: bool
+    parallel_form: str
+    complexity: Complexity
+
+
+def check_sequence(x: ArrayLike, width: int) -> Sequence:
+    """x as (length ≥ 1, width) in float64.
+
+    Raises:
+        ValueError: another shape, or a number that is not finite.
+        TypeError: x holds no real numbers.
+    """
+    array = _real("x", x)
+    if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
+        raise ValueError(f"x must have shape (length ≥ 1, width {width}); found {array.shape}")
+    return array
+
+
+def check_token(x_t: ArrayLike, width: int) -> Token:
+    """x_t as (width,) in float64. Raises as :func:`check_sequence`."""
+    array = _real("x_t", x_t)
+    if array.shape != (width,):
+        raise ValueError(f"x_t must have shape (width {width},); found {array.shape}")
+    return array
+
+
+def _real(name: str, value: ArrayLike) -> Reals:
+    array = numbers(name, value, ("float16", *REAL)).astype(np.float64)
+    check_finite(name, array)
+    return array
+
+
+def linear(rng: np.random.Generator, *shape: int) -> Reals:
+    """A weight matrix (..., out, in), normal of variance 1/in: what goes in at size 1 comes out at size 1."""
+    return rng.standard_normal(shape) / np.sqrt(shape[-1])
+
+
+def shift(x: Rows, by: int) -> Rows:
+    """x_{t−by}, zero before the beginning."""
+    by = min(by, len(x))
+    return np.concatenate([np.zeros_like(x[:by]), x[: len(x) - by]])
