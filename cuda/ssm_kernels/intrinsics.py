@@ -10,10 +10,10 @@ simulator a flat array), and :func:`access` gives the functions that read and wr
 | `load_wide(p, i)` | elements i to i + width − 1 as a tuple: one 16-byte load; p + i is 16-byte aligned |
 | `store_wide(p, i, xs)` | the same way back |
 
-Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too, and `copy_async(dtype)`: 16 bytes from
-global to shared memory past the registers, of which the first `valid` elements are read and the others become zero.
-What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last` for all but
-the last group; other threads see the copies after a barrier too. The twin copies at once.
+Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too, and `copy_async(dtype)`: 16 bytes
+from global to shared memory past the registers, of which the first `valid` elements are read and the others become
+zero. What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last`
+for all but the last group; other threads see the copies after a barrier too. The twin copies at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POINTEES = {
     "complex128": types.complex128,
 }
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
-ZERO = {"float16": np.float32(0), "bfloat16": np.float32(0)}
+ZERO: dict[str, Any] = {"float16": np.float32(0), "bfloat16": np.float32(0)}
 ZERO |= {dtype: np.dtype(dtype).type(0) for dtype in ("float32", "float64", "complex64", "complex128")}
 
 
@@ -258,7 +258,7 @@ else:
         @intrinsic
         def load_wide(typingctx: Any, p: Any, i: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                return context.make_tuple(builder, row, _load_vector(context, builder, *args, dtype, GLOBAL))
+                return context.make_tuple(builder, row, _load_vector(context, builder, args[0], args[1], dtype, GLOBAL))
 
             return row(p, types.int64), codegen
 

@@ -5,10 +5,10 @@
 | many channels | 8 channels × 4 segments of 16 steps | the fewest shuffles; B and C are read for 8 channels at once |
 | fewer | 4 × 8, 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
 | over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
-| a short sequence | the fewest segments that cover it | a lane without steps is idle |
+| short sequences | the fewest segments that cover it | a lane without steps is idle |
 
-float64 and complex states have 8 steps a lane, complex128 has 4: registers. Rows that do not begin at 16-byte boundaries
-are read number by number.
+float64 and complex states have 8 steps a lane, complex128 has 4: registers. Rows that do not begin at 16-byte
+boundaries are read number by number.
 """
 
 from __future__ import annotations
@@ -186,15 +186,20 @@ def expectations(v: Variant) -> frozenset[str]:
 
 
 def fitted(v: Variant, shared_bytes: Callable[[Variant], int]) -> Variant:
-    """The variant with as many states staged at a time, and as many steps a lane, as shared memory has room for."""
-    for items in (v.items, v.items // 2):
-        for block in (16, 8, 4, 2):
-            candidate = replace(v, items=items, block=max(block, v.together))
-            if shared_bytes(candidate) <= SHARED_BYTES and items >= 16 // ITEMSIZE[v.dtype]:
-                return candidate
-    if v.segments < WARP:
-        return fitted(replace(v, segments=2 * v.segments), shared_bytes)
+    """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order."""
+    for warps in (v.warps, v.warps // 2, 1):
+        for items in (v.items, v.items // 2):
+            for block in (16, 8, 4, 2):
+                candidate = replace(v, items=items, warps=warps, block=max(block, v.together))
+                whole_words = items >= 16 // ITEMSIZE[v.dtype] and candidate.threads >= words_of_a_row(candidate)
+                if whole_words and shared_bytes(candidate) <= SHARED_BYTES:
+                    return candidate
     raise ValueError(f"no variant has room for its states in {SHARED_BYTES} bytes of shared memory: {v}")
+
+
+def words_of_a_row(v: Variant) -> int:
+    """16-byte words of a map's row over a tile: a thread copies one of them."""
+    return max(v.tile * ITEMSIZE[dtype] // 16 for dtype in (v.map_B, v.map_C)) if v.aligned else 0
 
 
 def blocks_of(scan: Scan, v: Variant) -> int:

@@ -1,8 +1,9 @@
-"""`for i in unroll(n)`: a loop that is written out before the compiler sees it, and options that are decided there.
+"""`for i in unroll(n)`: loops that are written out, and options that are decided, before the compiler sees them.
 
 Local arrays become registers only where every index is a constant, and whether the compiler unrolls a loop to make it
-one depends on the size of its body. Here it is certain: n is known when the kernel is made, from its closure. So are the booleans there,
-and branches on them are taken at once: written out sixteen times, they would be too many for Numba's analysis.
+one depends on the size of its body. Here it is certain: n is known when the kernel is made, from its closure. So are
+the booleans there, and branches on them are taken at once: written out sixteen times, they would be too many for
+Numba's analysis.
 """
 
 from __future__ import annotations

@@ -122,14 +122,20 @@ def row_loader(dtype: str, items: int, aligned: bool) -> Any:
     @inline
     @unrolled
     def wide(p, at, left, out):
-        for j in unroll(words):
-            if j * width < left:
+        if left >= items:
+            for j in unroll(words):
                 word = load_wide(p, at + j * width)
                 for k in unroll(width):
                     out[j * width + k] = word[k]
-            else:
-                for k in unroll(width):
-                    out[j * width + k] = zero
+        else:
+            for j in unroll(words):
+                if j * width < left:
+                    word = load_wide(p, at + j * width)
+                    for k in unroll(width):
+                        out[j * width + k] = word[k]
+                else:
+                    for k in unroll(width):
+                        out[j * width + k] = zero
 
     @inline
     @unrolled
@@ -201,46 +207,50 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     row_words = tile // wide
     asynchronous, narrow = v.aligned, wide != width
     rows = max(threads // row_words, 1)
+    stride = threads * wide if narrow else rows * tile
     assert threads >= row_words
+
+    @inline
+    def place(t):
+        """Where step t of a tile lies in a staged row."""
+        i = t & (items - 1)
+        return (i // width * segments + t // items) * width + (i & (width - 1))
 
     @inline
     @unrolled
     def ask(target, base, mail, p, at, length, left, states, tid):
         """The rows p[at + n·length:], n < states, of which `left` steps are there."""
         if asynchronous:
-            word = tid & (row_words - 1)
+            t = (tid & (row_words - 1)) * wide
             n = tid // row_words
-            t = word * wide
-            valid = min(max(left - t, 0), wide)
-            source = at + n * length + (t if valid > 0 else 0)
-            if narrow:
-                to = tid * wide
+            source = at + n * length + t
+            to = tid * wide if narrow else base + n * tile + place(t)
+            valid = left - t
+            if valid >= wide:
+                while n < states:
+                    copy(mail if narrow else target, to, p, source, wide)
+                    to += stride
+                    source += rows * length
+                    n += rows
             else:
-                to = base + n * tile + ((t & (items - 1)) // width * segments + t // items) * width
-            while n < states:
-                if narrow:
-                    copy(mail, to, p, source, valid)
-                    to += threads * wide
-                else:
-                    copy(target, to, p, source, valid)
-                    to += rows * tile
-                source += rows * length
-                n += rows
+                valid = max(valid, 0)
+                while n < states:
+                    copy(mail if narrow else target, to, p, source if valid > 0 else 0, valid)
+                    to += stride
+                    source += rows * length
+                    n += rows
         else:
             for k in range(tid, states * tile, threads):
                 n = k // tile
                 t = k - n * tile
-                i = t & (items - 1)
-                to = base + n * tile + (i // width * segments + t // items) * width + (i & (width - 1))
-                target[to] = load(p, at + n * length + t) if t < left else zero
+                target[base + n * tile + place(t)] = load(p, at + n * length + t) if t < left else zero
 
     @inline
     @unrolled
     def take(target, base, mail, states, tid):
         if asynchronous and narrow:
             n = tid // row_words
-            t = (tid & (row_words - 1)) * wide
-            to = base + n * tile + ((t & (items - 1)) // width * segments + t // items) * width
+            to = base + n * tile + place((tid & (row_words - 1)) * wide)
             slot = tid * wide
             while n < states:
                 x = read(mail, slot)
@@ -267,16 +277,20 @@ def row_mail(dtype: str, v: Variant) -> tuple[Any, Any]:
     @unrolled
     def ask(mail, p, at, left, tid):
         if asynchronous:
-            for j in unroll(words):
-                valid = min(max(left - j * width, 0), width)
-                copy(mail, (j * threads + tid) * width, p, at + (j * width if valid > 0 else -at), valid)
+            if left >= items:
+                for j in unroll(words):
+                    copy(mail, tid * width + j * threads * width, p, at + j * width, width)
+            else:
+                for j in unroll(words):
+                    valid = min(max(left - j * width, 0), width)
+                    copy(mail, tid * width + j * threads * width, p, at + j * width if valid > 0 else 0, valid)
 
     @inline
     @unrolled
     def take(mail, p, at, left, tid, out):
         if asynchronous:
             for j in unroll(words):
-                word = read(mail, (j * threads + tid) * width)
+                word = read(mail, tid * width + j * threads * width)
                 for k in unroll(width):
                     out[j * width + k] = word[k]
         else:

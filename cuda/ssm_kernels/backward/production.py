@@ -1,4 +1,4 @@
-"""The production adjoint: the forward kernel's grid of lanes, one tile of time after another from the last to the first.
+"""The production adjoint: the forward kernel's grid of lanes, tile after tile of time from the last to the first.
 
 From the state before the tile, which the forward kernel left, a lane scans its steps forwards for h and backwards for
 g, state by state; shuffles carry both over the segments. What it adds up over states, for u and Δ, stays in registers.
@@ -90,7 +90,8 @@ def kernel(v: Variant, states: int) -> Any:
     B_t, C_t = number_of(staged_B), number_of(staged_C)
     read_B, read_C = shared_load(staged_B), shared_load(staged_C)
     put_B, put_C = channel_sums_writer(staged_B, v), channel_sums_writer(staged_C, v)
-    sum_B, sum_C = channel_sums(staged_B, v), channel_sums(staged_C, v)
+    (place_B, sum_B), (place_C, sum_C) = channel_sums(staged_B, v), channel_sums(staged_C, v)
+    ROW_B, ROW_C = channel_row(staged_B, v), channel_row(staged_C, v)
     load_B, load_C = access(v.map_B).load, access(v.map_C).load
     store_B, store_C = access(staged_B).store, access(staged_C).store
     zero_B, zero_C = access(staged_B).zero, access(staged_C).zero
@@ -164,8 +165,8 @@ def kernel(v: Variant, states: int) -> Any:
         r = cuda.local.array(ITEMS, real_t)
         alphas = cuda.local.array(ITEMS, number_t)
         written = cuda.local.array(ITEMS, number_t)
-        share_B = cuda.local.array(ITEMS, B_t)
-        share_C = cuda.local.array(ITEMS, C_t)
+        word_of_B = cuda.local.array(WIDTH_B, B_t)
+        word_of_C = cuda.local.array(WIDTH_C, C_t)
 
         tid = types.int64(cuda.threadIdx.x)
         lane = tid & 31
@@ -208,6 +209,9 @@ def kernel(v: Variant, states: int) -> Any:
         row_C = (b * (dim // per_group_C) + d0 // per_group_C) * state * length
         out_BC = block * state * length
         lane_B, lane_C = segment * WIDTH_B, segment * WIDTH_C
+        mine_B, mine_C = channel * ROW_B + segment * WIDTH_B, channel * ROW_C + segment * WIDTH_C
+        sharer_B, ours_B, step_B = place_B(tid)
+        sharer_C, ours_C, step_C = place_C(tid)
         tiles = (length + TILE - 1) // TILE
         here = BLOCK if BLOCK < state else state
         if VARIABLE_B:
@@ -401,8 +405,13 @@ def kernel(v: Variant, states: int) -> Any:
                             h = kept + written[i]
                             written[i] = slope
                             s[i] += re(c_i * h)
-                            share = conj(h) * es[i]
-                            share_C[i] = re(share) if REAL_C else share
+                            share = re(conj(h) * es[i]) if REAL_C else conj(h) * es[i]
+                            if VARIABLE_C:
+                                word_of_C[k] = share
+                            else:
+                                sum_fixed_C = sum_fixed_C + share
+                        if VARIABLE_C:
+                            put_C(shares_C, parity * SUMS_C + mine_C, j, word_of_C)
                     g = g_start
                     sum_a = NONE
                     for jj in unroll(WORDS_B):
@@ -450,28 +459,26 @@ def kernel(v: Variant, states: int) -> Any:
                                 r[i] += re(conj(a) * kept + conj(dwhole) * grad_weight)
                                 sum_a = sum_a + dt[i] * (kept + conj(dt[i] * dweight) * grad_weight)
                                 share = g * (conj(weight) * (dt[i] * xs[i]))
-                            share_B[i] = re(share) if REAL_B else share
+                            share = re(share) if REAL_B else share
+                            if VARIABLE_B:
+                                word_of_B[k] = share
+                            else:
+                                sum_fixed_B = sum_fixed_B + share
                             g = conj(alphas[i]) * g
                             if PACKED:
                                 g = NONE if bits >> i & 1 else g
+                        if VARIABLE_B:
+                            put_B(shares_B, parity * SUMS_B + mine_B, j, word_of_B)
                     if not MANY:
                         held_g[INDEX(held)] = g
                     sum_a = over_segments(sum_a)
                     if first:
                         held_dA[INDEX(held)] = held_dA[INDEX(held)] + sum_a
-                    if VARIABLE_B:
-                        put_B(shares_B, parity * SUMS_B, channel, segment, share_B)
-                    else:
-                        for i in unroll(ITEMS):
-                            sum_fixed_B = sum_fixed_B + share_B[i]
+                    if not VARIABLE_B:
                         sum_fixed_B = real_over_segments(sum_fixed_B) if REAL_B else over_segments(sum_fixed_B)
                         if first:
                             held_dB[INDEX(held)] = held_dB[INDEX(held)] + sum_fixed_B
-                    if VARIABLE_C:
-                        put_C(shares_C, parity * SUMS_C, channel, segment, share_C)
-                    else:
-                        for i in unroll(ITEMS):
-                            sum_fixed_C = sum_fixed_C + share_C[i]
+                    if not VARIABLE_C:
                         sum_fixed_C = real_over_segments(sum_fixed_C) if REAL_C else over_segments(sum_fixed_C)
                         if first:
                             held_dC[INDEX(held)] = held_dC[INDEX(held)] + sum_fixed_C
@@ -480,9 +487,9 @@ def kernel(v: Variant, states: int) -> Any:
                         cuda.syncthreads()
                         out = out_BC + (n0 + n) * length + t0
                         if VARIABLE_B:
-                            sum_B(shares_B, parity * SUMS_B, dB_, out, length - t0, tid)
+                            sum_B(shares_B, parity * SUMS_B + ours_B, dB_, out + step_B, length - t0 - step_B, sharer_B)
                         if VARIABLE_C:
-                            sum_C(shares_C, parity * SUMS_C, dC_, out, length - t0, tid)
+                            sum_C(shares_C, parity * SUMS_C + ours_C, dC_, out + step_C, length - t0 - step_C, sharer_C)
                         parity = 1 - parity
                     at_B += TILE
                     at_C += TILE
@@ -564,38 +571,46 @@ def channel_sums_size(dtype: str, v: Variant) -> int:
 
 @no_type_check
 def channel_sums_writer(dtype: str, v: Variant) -> Any:
-    """A lane's shares, as words of 16 bytes: word j of a segment at j·segments + segment of its channel's row."""
-    width, row, segments = 16 // ITEMSIZE[dtype], channel_row(dtype, v), v.segments
-    words, write = v.items // width, shared_store(dtype)
+    """Word j of a segment's shares, 16 bytes, goes to j·segments + segment of its channel's row."""
+    width, stride, write = 16 // ITEMSIZE[dtype], v.segments * (16 // ITEMSIZE[dtype]), shared_store(dtype)
     four, two = width == 4, width == 2
 
     @inline
     @unrolled
-    def put(shares, base, channel, segment, x):
-        at = base + channel * row + segment * width
-        for j in unroll(words):
-            if four:
-                word = (x[j * width], x[j * width + 1], x[j * width + 2], x[j * width + 3])
-            elif two:
-                word = (x[j * width], x[j * width + 1])
-            else:
-                word = (x[j],)
-            write(shares, at + j * segments * width, word)
+    def put(shares, at, j, x):
+        if four:
+            write(shares, at + j * stride, (x[0], x[1], x[2], x[3]))
+        elif two:
+            write(shares, at + j * stride, (x[0], x[1]))
+        else:
+            write(shares, at + j * stride, (x[0],))
 
     return put
 
 
 @no_type_check
-def channel_sums(dtype: str, v: Variant) -> Any:
-    """out[at + t] = the sum of the channels' shares of step t, always in the same order."""
+def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
+    """The sums of the channels' shares of each step, always in the same order: (`place`, `add_up`).
+
+    `sharers` threads share a column of words: each adds up its rows, then they exchange halves until each has the sum of
+    width / sharers steps, or all have that of one. With more columns than threads a thread has several.
+    """
     width, row, segments, threads, items = 16 // ITEMSIZE[dtype], channel_row(dtype, v), v.segments, v.threads, v.items
     channels, columns = v.channels * v.warps, v.tile // width
-    sharers = max(min(threads // columns, WARP, channels), 1)  # threads that share a column of words
+    sharers = max(min(threads // columns, WARP, channels), 1)
     levels = sharers.bit_length() - 1
-    rows, step = channels // sharers, threads // sharers
+    halvings = min(levels, width.bit_length() - 1)
+    rows, stride = channels // sharers, threads // sharers
+    turns = -(-columns // stride)
+    one_turn = turns == 1
+    kept = width >> halvings
     read, store = shared_load(dtype), access(dtype).store
-    is_complex = dtype.startswith("complex")
-    number, four, two = np.dtype(dtype).type, width == 4, width == 2
+    is_complex, four, two = dtype.startswith("complex"), width == 4, width == 2
+    number, number_t = np.dtype(dtype).type, number_of(dtype)
+    later, all_write = levels - halvings, levels == halvings
+    full_columns = columns == stride * turns
+    step_of_turn = stride // segments * width if stride >= segments else 0
+    whole = stride % segments == 0
 
     @inline
     @unrolled
@@ -605,31 +620,44 @@ def channel_sums(dtype: str, v: Variant) -> Any:
         return cuda.shfl_xor_sync(FULL, x, hop)
 
     @inline
-    @unrolled
-    def added(x, y):
-        if four:
-            return x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3]
-        if two:
-            return x[0] + y[0], x[1] + y[1]
-        return (x[0] + y[0],)
+    def step_of(column):
+        return column % segments * items + column // segments * width
 
     @inline
-    @unrolled
-    def sum_channels(shares, base, out, at, left, tid):
+    def place(tid):
+        """(which of the sharers, its first word, its first step)."""
         sharer = tid & (sharers - 1)
-        for column in range(tid // sharers, columns, step):
-            place = base + sharer * row + column * width
-            word = read(shares, place)
-            for _ in range(1, rows):
-                place += sharers * row
-                other = read(shares, place)
-                word = added(word, other)
-            t = column % segments * items + column // segments * width
-            for k in unroll(width):
-                x = word[k]
-                for level in unroll(levels):
-                    x = x + across(x, 1 << level)
-                if sharer == k % sharers and t + k < left:
-                    store(out, at + t + k, x)
+        column = tid // sharers
+        return sharer, sharer * row + column * width, step_of(column)
 
-    return sum_channels
+    @unrolled
+    def add_up(shares, base, out, at, left, sharer):
+        x = cuda.local.array(width, number_t)
+        for turn in unroll(turns):
+            here = base + turn * stride * width
+            word = read(shares, here)
+            for k in unroll(width):
+                x[k] = word[k]
+            for m in unroll(1, rows):
+                word = read(shares, here + m * sharers * row)
+                for k in unroll(width):
+                    x[k] = x[k] + word[k]
+            offset = 0
+            for level in unroll(halvings):
+                upper = (sharer >> level & 1) == 1
+                for k in unroll(width >> level + 1):
+                    sent = x[k] if upper else x[k + (width >> level + 1)]
+                    own = x[k + (width >> level + 1)] if upper else x[k]
+                    x[k] = own + across(sent, 1 << level)
+                offset += (width >> level + 1) if upper else 0
+            for level in unroll(later):
+                x[0] = x[0] + across(x[0], 1 << halvings + level)
+            t = offset + turn * step_of_turn
+            if all_write or sharer < width:
+                for k in unroll(kept):
+                    if t + k < left:
+                        store(out, at + t + k, x[k])
+
+    assert full_columns
+    assert one_turn or whole
+    return place, inline(add_up)
