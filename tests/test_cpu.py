@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -202,6 +203,45 @@ def test_from_many_threads_at_once():
     with ThreadPoolExecutor(8) as pool:
         for y, _ in pool.map(lambda _: cpu.selective_scan(problem), range(32)):
             np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_that_are_read_only_or_lie_askew(kind):
+    """The kernels are compiled for one type of each argument: every array that NumPy has must fit it."""
+
+    def askew(x):
+        bytes_ = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+        bytes_[...] = x
+        bytes_.flags.writeable = False
+        return bytes_
+
+    def reversed_in_memory(x):
+        return x[..., ::-1].copy()[..., ::-1]
+
+    problem = make_problem(**random_arguments(10, dim=6, length=70, **KINDS[kind]))
+    gradient = cotangents(problem)[0]
+    plain = [*cpu.selective_scan(problem), *cpu.selective_scan_backward(problem, gradient)]
+    for turned in (askew, reversed_in_memory):
+        arrays = {
+            name: turned(value)
+            for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+            if isinstance(value := getattr(problem, name), np.ndarray)
+        }
+        other = replace(problem, **arrays)
+        assert not other.u.flags.aligned or not other.u.flags.c_contiguous
+        found = [*cpu.selective_scan(other), *cpu.selective_scan_backward(other, turned(gradient))]
+        for value, expected in zip(found, plain, strict=True):
+            np.testing.assert_array_equal(value, expected)
+
+
+def test_a_second_process_loads_what_the_first_compiled():
+    code = (
+        "import numpy as np; from ssm_edu.selective.cpu.kernels import RULES, forward_kernel; "
+        "f = np.dtype(np.float32); print(sum(forward_kernel(RULES['mamba'], f, f).stats.cache_hits.values()))"
+    )
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert run.stdout.strip() == "1"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is the default on Linux alone")

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, no_type_check
 
 from numba import cuda, types
 from numba.core import config
+
+from ssm_edu import kernel_cache
 
 __all__ = [
     "LAUNCH_OPTIONS", "SHARED_ALIGNMENT", "SIMULATED", "Launchable", "compiled", "cuda", "intrinsic", "jit",
     "multiprocessors", "types",
 ]  # fmt: skip
 
+# what kernels use of these files without closing over it
+SOURCES = kernel_cache.digest_of_files(*sorted(map(str, Path(__file__).parent.rglob("*.py"))))
 SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])
 # alignment= of cuda.shared.array for 16-byte accesses; the simulator's has no alignment
 SHARED_ALIGNMENT = None if SIMULATED else 16
@@ -43,14 +48,28 @@ Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[An
 
 
 @no_type_check
-@cache
 def compiled(function: Any, signature: Any, max_registers: int | None = None) -> Launchable:
-    """A kernel of one signature, as (grid, block, stream, arguments) → None; pointers are passed as addresses."""
+    """A kernel of one signature, as (grid, block, stream, arguments) → None; pointers are passed as addresses.
+
+    It is compiled once for each device, and kept on disk.
+    """
     if SIMULATED:
         kernel = cuda.jit(function)
         return lambda grid, block, stream, arguments: kernel[grid, block](*arguments)
+    return _compiled(function, signature, max_registers, cuda.get_current_device().id)
+
+
+@no_type_check
+@cache
+def _compiled(function: Any, signature: Any, max_registers: int | None, device: int) -> Launchable:
+    from importlib.metadata import version
+
+    from numba.cuda.descriptor import cuda_target
+
     options = {} if max_registers is None else {"max_registers": max_registers}
-    (kernel,) = cuda.jit(signature, cache=True, **options)(function).overloads.values()
+    made_by = version("numba-cuda"), cuda_target.target_context.codegen().magic_tuple()
+    dispatcher = kernel_cache.compiled(cuda.jit, function, signature, SOURCES, *made_by, **options)
+    (kernel,) = dispatcher.overloads.values()
 
     def launch(grid, block, stream, arguments):
         kernel.launch(arguments, grid, block, core_stream(stream), 0)

@@ -2,8 +2,8 @@
 
 | batch · dim | a warp takes | because |
 |---|---|---|
-| many channels | 8 channels × 4 segments of 16 steps | the fewest shuffles; B and C are read for 8 channels at once |
-| fewer | 4 × 8, 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
+| many channels | 4 channels × 8 segments of 16 steps | few shuffles; B and C are read for 4 channels at once |
+| fewer | 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
 | over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
 | short sequences | the fewest segments that cover it | a lane without steps is idle |
 
@@ -109,12 +109,12 @@ def choose(
     """The variant for a shape: the table above."""
     items = {4: 16, 8: 8, 16: 4}[ITEMSIZE[map_dtype(dtype, is_complex, True)]]
     enough = WARPS_A_MULTIPROCESSOR * processors
-    segments = next((s for s in (4, 8, 16) if batch * dim * s >= enough * WARP), 32)
+    segments = next((s for s in (8, 16) if batch * dim * s >= enough * WARP), 32)
     if state > 64:
         segments = max(segments, 16)
     while segments > 1 and (segments // 2) * items >= length:
         segments //= 2
-    few = batch * dim * segments < 2 * enough * WARP
+    few = segments == 32 and batch * dim < 2 * enough
     return Variant(
         dtype=dtype,
         is_complex=is_complex,
@@ -131,8 +131,10 @@ def choose(
         aligned=aligned,
         segments=segments,
         items=items,
-        warps=WARPS,
-        together=2 if few and segments == 32 and state % 2 == 0 and not is_complex else 1,
+        # few warps: larger blocks of states and two of them at a time, in the registers that are free then
+        warps=2 * WARPS if few else WARPS,
+        together=2 if few and state % 2 == 0 and not is_complex else 1,
+        ahead=not few,
     )
 
 
@@ -161,7 +163,7 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
     v = fitted(v, lambda w: forward_scan.shared_bytes(w, states, borders))
     if state % v.together:
         v = replace(v, together=1)
-    registers = 128 if v.segments <= 8 and v.precision == "float32" and not v.is_complex else None
+    registers = 128 if v.ahead and plain(v) else None
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
     return v, Compilable(name, kernel, forward_scan.signature(v), v.threads, registers, v.precision, expectations(v))
@@ -170,11 +172,19 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
 @cache
 def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
     states = rounded_states(state)
-    v = fitted(replace(v, together=1), lambda w: backward_scan.shared_bytes(w, states))
+    items = 8 if v.segments == WARP else v.items
+    v = replace(v, items=min(items, v.items), warps=WARPS, together=1, ahead=True)
+    v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
+    registers = (168 if v.items == 16 else 128) if plain(v) else None
     kernel = backward_scan.kernel(v, states)
     return v, Compilable(
-        f"backward {states} {v}", kernel, backward_scan.signature(v), v.threads, None, v.precision, expectations(v)
+        f"backward {states} {v}", kernel, backward_scan.signature(v), v.threads, registers, v.precision, expectations(v)
     )
+
+
+def plain(v: Variant) -> bool:
+    """Whether a kernel's registers are known: real states in float32 by Mamba's rule."""
+    return v.precision == "float32" and not v.is_complex and v.discretization == "mamba"
 
 
 def expectations(v: Variant) -> frozenset[str]:
@@ -191,15 +201,9 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int]) -> Variant:
         for items in (v.items, v.items // 2):
             for block in (16, 8, 4, 2):
                 candidate = replace(v, items=items, warps=warps, block=max(block, v.together))
-                whole_words = items >= 16 // ITEMSIZE[v.dtype] and candidate.threads >= words_of_a_row(candidate)
-                if whole_words and shared_bytes(candidate) <= SHARED_BYTES:
+                if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= SHARED_BYTES:
                     return candidate
     raise ValueError(f"no variant has room for its states in {SHARED_BYTES} bytes of shared memory: {v}")
-
-
-def words_of_a_row(v: Variant) -> int:
-    """16-byte words of a map's row over a tile: a thread copies one of them."""
-    return max(v.tile * ITEMSIZE[dtype] // 16 for dtype in (v.map_B, v.map_C)) if v.aligned else 0
 
 
 def blocks_of(scan: Scan, v: Variant) -> int:
@@ -248,14 +252,13 @@ def backward(
     back, kernel = backward_kernel(replace(v, start=grad_last_state is not None), scan.state)
 
     # the states before each of its tiles, from a pass in which nothing is read out
-    ahead = replace(back, start=scan.initial_state is not None, together=v.together, has_z=False, has_D=False)
-    ahead, before = forward_kernel(ahead, scan.state, True)
-    if ahead.tile != back.tile:
-        raise AssertionError(f"tiles of {ahead.tile} and of {back.tile} steps")
+    first = replace(back, start=scan.initial_state is not None, has_z=False, has_D=False)
+    first, before = forward_kernel(first, scan.state, True)
+    assert first.tile == back.tile
     states = (scan.batch, scan.dim, scan.state)
     tiles = -(-scan.length // back.tile)
     borders = allocate((tiles, scan.batch, scan.state, scan.dim), v.number)
-    launch_forward(scan, ahead, before, None, allocate(states, v.number), borders, stream, allocate)
+    launch_forward(scan, first, before, None, allocate(states, v.number), borders, stream, allocate)
 
     blocks = blocks_of(scan, back)
     staged = staged_dtype(v.map_B, v.precision), staged_dtype(v.map_C, v.precision)

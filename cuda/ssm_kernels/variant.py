@@ -28,6 +28,8 @@ class Variant:
         aligned: rows of time begin at 16-byte boundaries.
         segments, items: a lane holds `items` steps, a warp segments · items steps of 32 / segments channels.
         block: the states whose maps are staged at a time. together: those scanned at a time.
+        ahead: whether maps and rows come asynchronously, a block or a tile ahead, through shared memory; else rows come
+            ahead in registers and maps when they are needed, which leaves room for larger blocks.
     """
 
     dtype: str
@@ -49,6 +51,7 @@ class Variant:
     warps: int = 4
     block: int = 8
     together: int = 1
+    ahead: bool = True
 
     @property
     def precision(self) -> str:
@@ -87,9 +90,9 @@ def staged_dtype(map_dtype: str, precision: str) -> str:
 
 @dataclass(frozen=True)
 class StagedMap:
-    """Numbers of shared memory for a map: `plane` for two blocks of its rows, `mail` on their way there."""
+    """Numbers of shared memory for a map: `planes` for its rows, `mail` on their way there."""
 
-    plane: int
+    planes: int
     mail: int
     bytes: int
 
@@ -99,8 +102,9 @@ def staged_map(dtype: str, constant: bool, v: Variant) -> StagedMap:
         return StagedMap(1, 8, 8 * ITEMSIZE[dtype] + 16)
     staged = staged_dtype(dtype, v.precision)
     plane = v.block * v.tile
+    planes = 2 * plane if v.ahead else plane
     mail = plane if v.aligned and staged != dtype else 8
-    return StagedMap(2 * plane, mail, 2 * plane * ITEMSIZE[staged] + mail * ITEMSIZE[dtype])
+    return StagedMap(planes, mail, planes * ITEMSIZE[staged] + mail * ITEMSIZE[dtype])
 
 
 def staged_maps(v: Variant, with_C: bool) -> tuple[StagedMap, StagedMap]:
@@ -206,9 +210,9 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     load, zero, copy, write, read = io.load, io.zero, copy_async(dtype), shared_store(staged), shared_load(dtype)
     row_words = tile // wide
     asynchronous, narrow = v.aligned, wide != width
-    rows = max(threads // row_words, 1)
-    stride = threads * wide if narrow else rows * tile
-    assert threads >= row_words
+    # threads that copy one row, the rows that are copied at once, and how often a thread has a word of each
+    together, rows = min(threads, row_words), max(threads // row_words, 1)
+    turns = row_words // together
 
     @inline
     def place(t):
@@ -221,23 +225,22 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     def ask(target, base, mail, p, at, length, left, states, tid):
         """The rows p[at + n·length:], n < states, of which `left` steps are there."""
         if asynchronous:
-            t = (tid & (row_words - 1)) * wide
-            n = tid // row_words
-            source = at + n * length + t
-            to = tid * wide if narrow else base + n * tile + place(t)
-            valid = left - t
-            if valid >= wide:
+            slot = tid * wide
+            for turn in unroll(turns):
+                t = ((tid & (together - 1)) + turn * threads) * wide
+                n = tid // together
+                source = at + n * length + t
+                to = base + n * tile + place(t)
+                valid = min(max(left - t, 0), wide)
+                source = source if valid > 0 else 0
                 while n < states:
-                    copy(mail if narrow else target, to, p, source, wide)
-                    to += stride
-                    source += rows * length
-                    n += rows
-            else:
-                valid = max(valid, 0)
-                while n < states:
-                    copy(mail if narrow else target, to, p, source if valid > 0 else 0, valid)
-                    to += stride
-                    source += rows * length
+                    if narrow:
+                        copy(mail, slot, p, source, valid)
+                        slot += threads * wide
+                    else:
+                        copy(target, to, p, source, valid)
+                        to += rows * tile
+                    source += rows * length if valid > 0 else 0
                     n += rows
         else:
             for k in range(tid, states * tile, threads):
@@ -249,16 +252,18 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     @unrolled
     def take(target, base, mail, states, tid):
         if asynchronous and narrow:
-            n = tid // row_words
-            to = base + n * tile + place((tid & (row_words - 1)) * wide)
             slot = tid * wide
-            while n < states:
-                x = read(mail, slot)
-                write(target, to, (x[0], x[1], x[2], x[3]))
-                write(target, to + segments * width, (x[4], x[5], x[6], x[7]))
-                slot += threads * wide
-                to += rows * tile
-                n += rows
+            for turn in unroll(turns):
+                t = ((tid & (together - 1)) + turn * threads) * wide
+                n = tid // together
+                to = base + n * tile + place(t)
+                while n < states:
+                    x = read(mail, slot)
+                    write(target, to, (x[0], x[1], x[2], x[3]))
+                    write(target, to + segments * width, (x[4], x[5], x[6], x[7]))
+                    slot += threads * wide
+                    to += rows * tile
+                    n += rows
 
     return ask, take
 

@@ -103,7 +103,7 @@ def kernel(v: Variant, states: int) -> Any:
 
     PLANE = BLOCK * TILE
     room_B, room_C = staged_maps(v, True)
-    SIZE_B, SIZE_C, MAIL_B, MAIL_C = room_B.plane, room_C.plane, room_B.mail, room_C.mail
+    SIZE_B, SIZE_C, MAIL_B, MAIL_C = room_B.planes, room_C.planes, room_B.mail, room_C.mail
     SUMS_B, SUMS_C = channel_sums_size(staged_B, v), channel_sums_size(staged_C, v)
     SHARED_B, SHARED_C = (2 * SUMS_B if VARIABLE_B else 1), (2 * SUMS_C if VARIABLE_C else 1)
     HELD = held_states(v, states)
@@ -592,8 +592,8 @@ def channel_sums_writer(dtype: str, v: Variant) -> Any:
 def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
     """The sums of the channels' shares of each step, always in the same order: (`place`, `add_up`).
 
-    `sharers` threads share a column of words: each adds up its rows, then they exchange halves until each has the sum of
-    width / sharers steps, or all have that of one. With more columns than threads a thread has several.
+    `sharers` threads share a column of words: each adds up its rows, then they exchange halves until each has the sum
+    of width / sharers steps, or all have that of one. With more columns than threads a thread has several.
     """
     width, row, segments, threads, items = 16 // ITEMSIZE[dtype], channel_row(dtype, v), v.segments, v.threads, v.items
     channels, columns = v.channels * v.warps, v.tile // width
@@ -605,7 +605,7 @@ def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
     one_turn = turns == 1
     kept = width >> halvings
     read, store = shared_load(dtype), access(dtype).store
-    is_complex, four, two = dtype.startswith("complex"), width == 4, width == 2
+    is_complex = dtype.startswith("complex")
     number, number_t = np.dtype(dtype).type, number_of(dtype)
     later, all_write = levels - halvings, levels == halvings
     full_columns = columns == stride * turns

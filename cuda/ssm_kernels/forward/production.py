@@ -37,6 +37,7 @@ from ssm_kernels.variant import (
     held_states,
     map_stager,
     number_of,
+    row_loader,
     row_mail,
     row_storer,
     shuffles,
@@ -72,13 +73,13 @@ class Shared:
 
 
 def shared(v: Variant, states: int, borders: bool) -> Shared:
-    row = v.items * v.threads if v.aligned else 16
+    row = v.items * v.threads if v.aligned and v.ahead else 16
     row_z = row if v.has_z and not borders else 16
     B, C = staged_maps(v, not borders)
     held = held_states(v, states)
     io = ITEMSIZE[v.dtype] * (2 * row + row_z)
     return Shared(
-        row, row_z, B.mail, C.mail, B.plane, C.plane, held, io + B.bytes + C.bytes + 2 * held * ITEMSIZE[v.number]
+        row, row_z, B.mail, C.mail, B.planes, C.planes, held, io + B.bytes + C.bytes + 2 * held * ITEMSIZE[v.number]
     )
 
 
@@ -97,7 +98,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
     MAMBA, ZOH = v.discretization == "mamba", v.discretization == "zoh"
     BILINEAR = v.discretization == "bilinear"
     SOFTPLUS, HAS_D, HAS_Z, HAS_BIAS, START, PACKED = v.softplus, v.has_D, v.has_z, v.has_bias, v.start, v.packed
-    READ_OUT, BORDERS, COMPLEX = not borders, borders, v.is_complex
+    READ_OUT, BORDERS, COMPLEX, AHEAD = not borders, borders, v.is_complex, v.ahead
     VARIABLE_B, VARIABLE_C = not v.constant_B, not v.constant_C and not borders
     SEGMENTS, ITEMS, THREADS, TILE, BLOCK, TOGETHER = v.segments, v.items, v.threads, v.tile, v.block, v.together
     CHANNELS, MANY = v.channels, v.segments > 1
@@ -117,6 +118,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
     load_real, load_number, store_number = access(v.precision).load, access(v.number).load, access(v.number).store
     store_real = access(v.precision).store
     ask_row, take_row = row_mail(v.dtype, v)
+    load_row = row_loader(v.dtype, ITEMS, v.aligned)
     store_row = row_storer(v.dtype, ITEMS, v.aligned)
     fresh = fresh_bits(ITEMS)
     shuffle_up, _ = shuffles(v.is_complex, number)
@@ -153,6 +155,8 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
         du = cuda.local.array(ITEMS, real_t)
         s = cuda.local.array(ITEMS, real_t)
         gate = cuda.local.array(ITEMS, real_t)
+        next_u = cuda.local.array(ITEMS, real_t)
+        next_delta = cuda.local.array(ITEMS, real_t)
         e = cuda.local.array(TOGETHER_ITEMS, number_t)
         x = cuda.local.array(TOGETHER_ITEMS, number_t)
         ends = cuda.local.array(TOGETHER, number_t)
@@ -199,13 +203,18 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
         lane_B, lane_C = segment * WIDTH_B, segment * WIDTH_C
         here = BLOCK if BLOCK < state else state
         tail = end - begin
-        if VARIABLE_B:
-            ask_B(maps_B, 0, mail_B, B, row_B + begin, length, tail, here, tid)
-        if VARIABLE_C:
-            ask_C(maps_C, 0, mail_C, C, row_C + begin, length, tail, here, tid)
-        ask_row(mail_u, u, row + begin, tail - segment * ITEMS, tid)
-        ask_row(mail_delta, delta, row + begin, tail - segment * ITEMS, tid)
-        commit_async()
+        left = tail - segment * ITEMS
+        if AHEAD:
+            if VARIABLE_B:
+                ask_B(maps_B, 0, mail_B, B, row_B + begin, length, tail, here, tid)
+            if VARIABLE_C:
+                ask_C(maps_C, 0, mail_C, C, row_C + begin, length, tail, here, tid)
+            ask_row(mail_u, u, row + begin, left, tid)
+            ask_row(mail_delta, delta, row + begin, left, tid)
+            commit_async()
+        else:
+            load_row(u, row + begin, left, next_u)
+            load_row(delta, row + begin, left, next_delta)
         buffer = 0
         whole = ZERO
         tile = begin // TILE
@@ -217,36 +226,58 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
             for n0 in range(0, state, BLOCK):
                 count = min(state - n0, BLOCK)
                 here_B, here_C = buffer * PLANE, buffer * PLANE
-                if n0 == BLOCK:
-                    wait_async_but_last()
+                if AHEAD:
+                    if n0 == BLOCK:
+                        wait_async_but_last()
+                    else:
+                        wait_async()
                 else:
+                    cuda.syncthreads()  # the block of states before has been read
+                    if VARIABLE_B:
+                        ask_B(maps_B, 0, mail_B, B, row_B + n0 * length + t0, length, end - t0, count, tid)
+                    if VARIABLE_C:
+                        ask_C(maps_C, 0, mail_C, C, row_C + n0 * length + t0, length, end - t0, count, tid)
                     wait_async()
                 if VARIABLE_B:
                     take_B(maps_B, here_B, mail_B, count, tid)
                 if VARIABLE_C:
                     take_C(maps_C, here_C, mail_C, count, tid)
                 cuda.syncthreads()
-                # the next block of states, or the first one of the next tile
-                more = n0 + BLOCK < state
-                n1 = n0 + BLOCK if more else 0
-                t1 = t0 if more else t0 + TILE
-                if t1 < end:
-                    next_count = min(state - n1, BLOCK)
-                    there = (1 - buffer) * PLANE
-                    if VARIABLE_B:
-                        ask_B(maps_B, there, mail_B, B, row_B + n1 * length + t1, length, end - t1, next_count, tid)
-                    if VARIABLE_C:
-                        ask_C(maps_C, there, mail_C, C, row_C + n1 * length + t1, length, end - t1, next_count, tid)
-                commit_async()
-                if n0 == 0:
-                    take_row(mail_u, u, at, left, tid, s)
-                    take_row(mail_delta, delta, at, left, tid, dt)
-                    if t0 + TILE < end:
-                        ask_row(mail_u, u, at + TILE, left - TILE, tid)
-                        ask_row(mail_delta, delta, at + TILE, left - TILE, tid)
-                    if HAS_Z and READ_OUT:
-                        ask_row(mail_z, z, at, left, tid)
+                if AHEAD:
+                    # the next block of states, or the first one of the next tile
+                    more = n0 + BLOCK < state
+                    n1 = n0 + BLOCK if more else 0
+                    t1 = t0 if more else t0 + TILE
+                    if t1 < end:
+                        next_count = min(state - n1, BLOCK)
+                        there = (1 - buffer) * PLANE
+                        if VARIABLE_B:
+                            ask_B(
+                                maps_B, there, mail_B, B, row_B + n1 * length + t1, length, end - t1, next_count, tid
+                            )  # fmt: skip
+                        if VARIABLE_C:
+                            ask_C(
+                                maps_C, there, mail_C, C, row_C + n1 * length + t1, length, end - t1, next_count, tid
+                            )  # fmt: skip
                     commit_async()
+                if n0 == 0:
+                    if AHEAD:
+                        take_row(mail_u, u, at, left, tid, s)
+                        take_row(mail_delta, delta, at, left, tid, dt)
+                        if t0 + TILE < end:
+                            ask_row(mail_u, u, at + TILE, left - TILE, tid)
+                            ask_row(mail_delta, delta, at + TILE, left - TILE, tid)
+                        if HAS_Z and READ_OUT:
+                            ask_row(mail_z, z, at, left, tid)
+                        commit_async()
+                    else:
+                        for i in unroll(ITEMS):
+                            s[i] = next_u[i]
+                            dt[i] = next_delta[i]
+                        load_row(u, at + TILE, left - TILE, next_u)
+                        load_row(delta, at + TILE, left - TILE, next_delta)
+                        if HAS_Z and READ_OUT:
+                            load_row(z, at, left, gate)
                     for i in unroll(ITEMS):
                         step = step_size(dt[i], bias)
                         dt[i] = step
@@ -354,11 +385,13 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                     at_B += TOGETHER * TILE
                     at_C += TOGETHER * TILE
                     held += TOGETHER * BLOCK_CHANNELS
-                buffer = 1 - buffer
+                if AHEAD:
+                    buffer = 1 - buffer
             if READ_OUT:
                 if HAS_Z:
-                    wait_async()
-                    take_row(mail_z, z, at, left, tid, gate)
+                    if AHEAD:
+                        wait_async()
+                        take_row(mail_z, z, at, left, tid, gate)
                     for i in unroll(ITEMS):
                         s[i] = s[i] * (gate[i] * sigmoid(gate[i]))
                 if live:

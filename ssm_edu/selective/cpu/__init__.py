@@ -39,6 +39,11 @@ class Turned(NamedTuple):
     rule: int
 
     @property
+    def kind(self) -> tuple[int, np.dtype, np.dtype]:
+        """Which kernels: the rule, and the precisions of u and of A."""
+        return self.rule, self.u.dtype, self.a.dtype
+
+    @property
     def states(self) -> tuple[int, ...]:
         """(batch, chunk, block, state, lanes)."""
         return (len(self.u), len(self.chunks) - 1, *self.a.shape)
@@ -55,8 +60,14 @@ class Turned(NamedTuple):
         """y, and the state at the end of each chunk."""
         y, last = np.empty_like(u), np.empty_like(start)
         tasks = start.shape[0] * start.shape[1] * start.shape[2]
-        share_out(forward_kernel(self.rule), tasks, u, *self.inputs, *self.options, *self.places, start, y, last)
+        share_out(forward_kernel(*self.kind), tasks, u, *self.inputs, *self.options, *self.places, start, y, last)
         return y, last
+
+
+def as_compiled_for(x: Array, dtype: np.dtype) -> Array:
+    """Contiguous and aligned, as the kernels take arrays."""
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.aligned else x.copy()
 
 
 def turn(p: Problem, chunks: int | None) -> Turned:
@@ -72,10 +83,10 @@ def turn(p: Problem, chunks: int | None) -> Turned:
         wide = M.astype(A.dtype, copy=False)
         if M.ndim == 2:
             return np.empty((0, 0, 0, 0), A.dtype), blocks.pack(wide)
-        return np.ascontiguousarray(np.moveaxis(wide, 2, 3)), np.empty((0, 0, 0), A.dtype)
+        return as_compiled_for(np.moveaxis(wide, 2, 3), A.dtype), np.empty((0, 0, 0), A.dtype)
 
     def input_(x: Array) -> Array:
-        return np.ascontiguousarray(x, real)
+        return as_compiled_for(x, real)
 
     initial = np.zeros((p.batch, p.dim, p.state)) if p.initial_state is None else p.initial_state
     u = input_(p.u)
@@ -103,7 +114,7 @@ def _chunks(p: Problem, blocks: int, chunks: int | None) -> Integer[np.ndarray, 
     if chunks is None:
         chunks = cores() // tasks if cores() >= 8 * tasks else 1
     step = max(TILE, -(-p.length // (chunks * TILE)) * TILE)
-    return np.array([*range(0, p.length, step), p.length])
+    return np.array([*range(0, p.length, step), p.length], np.int64)
 
 
 def _chain(first: Array, decay: Array, own: Array) -> Array:
@@ -143,7 +154,7 @@ def selective_scan_backward(
     if p.u.size == 0 or p.state == 0:
         return reference.selective_scan_backward(p, grad_y, grad_last_state)
     q = turn(p, chunks)
-    blocks, gradient = q.blocks, np.ascontiguousarray(grad_y, q.u.dtype)
+    blocks, gradient = q.blocks, as_compiled_for(grad_y, q.u.dtype)
     decay, start = _decays_and_starts(q)
     arriving = _arriving(q, gradient, decay, grad_last_state)
 
@@ -154,7 +165,7 @@ def selective_scan_backward(
     summed = (p.batch, 1, len(teams) - 1, p.length, p.state)
     dB, dC = (np.empty(summed if varies else q.states, q.a.dtype) for varies in (p.variable_B, p.variable_C))
     share_out(
-        backward_kernel(q.rule), p.batch * (len(teams) - 1) * q.states[1],
+        backward_kernel(*q.kind), p.batch * (len(teams) - 1) * q.states[1],
         q.u, *q.inputs, *q.options, *q.places, teams, start, arriving, gradient,
         du, ddelta, dz, da, dB, dC, dD, dbias, leaving,
     )  # fmt: skip
@@ -181,7 +192,7 @@ def _arriving(q: Turned, grad_y: Array, decay: Array, grad_last_state: Array | N
         return at_end[:, None]
     own = np.empty(q.states, q.a.dtype)
     share_out(
-        carry_kernel(q.rule), q.states[0] * q.states[1] * q.states[2],
+        carry_kernel(*q.kind), q.states[0] * q.states[1] * q.states[2],
         q.delta, q.z, q.a, *q.C, q.bias, *q.options, *q.places, grad_y, own,
     )  # fmt: skip
     return _chain(at_end, np.conj(decay[:, ::-1]), own[:, ::-1])[:, ::-1].copy()

@@ -29,18 +29,71 @@ Every kernel does the tasks from `first` to `last_task`, one for each (batch, bl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from inspect import signature
 from typing import Any, no_type_check
 
 import numpy as np
-from numba import njit
+from numba import from_dtype, njit, types
+from numba.core.registry import cpu_target
 from numba.extending import register_jitable
 
-from ssm_edu.selective.cpu.vector_math import OPTIONS, SOURCE, conj, dphi1, exp, exp_phi1, sigmoid, softplus
+from ssm_edu.kernel_cache import compiled, digest_of_files
+from ssm_edu.selective.cpu import vector_math
+from ssm_edu.selective.cpu.vector_math import FLAGS, conj, dphi1, exp, exp_phi1, sigmoid, softplus
 
 TILE = 64
 RULES = {"mamba": 0, "zoh": 1, "bilinear": 2}
 MAMBA, ZOH, BILINEAR = RULES.values()
+SOURCES = digest_of_files(__file__, vector_math.__file__)
+
+
+def argument_types(real: np.dtype, number: np.dtype) -> dict[str, Any]:
+    """The type of each argument, by its name, the same in all kernels; `real` is u's dtype, `number` that of A."""
+
+    def read(dtype: Any, axes: int, *names: str) -> dict[str, Any]:
+        return dict.fromkeys(names, types.Array(from_dtype(dtype), axes, "C", readonly=True))
+
+    def written(dtype: Any, axes: int, *names: str) -> dict[str, Any]:
+        return dict.fromkeys(names, types.Array(from_dtype(dtype), axes, "C"))
+
+    return {
+        **dict.fromkeys(("first", "last_task"), types.int64),
+        **dict.fromkeys(("with_softplus", "with_gate"), types.boolean),
+        "pairs": from_dtype(real),
+        **read(real, 3, "u", "delta", "z", "grad_y"),
+        **read(real, 2, "D", "bias"),
+        **read(number, 3, "a", "held_B", "held_C"),
+        **read(number, 4, "B", "C"),
+        **read(number, 5, "start", "arriving"),
+        **read(np.dtype(np.int64), 1, "chunks", "teams"),
+        **read(np.dtype(np.int64), 2, "span", "groups"),
+        **read(np.dtype(np.bool_), 2, "fresh"),
+        **written(real, 3, "y", "du", "ddelta", "dz"),
+        **written(real, 4, "dD", "dbias"),
+        **written(number, 5, "last", "leaving", "da", "dB", "dC"),
+    }
+
+
+@no_type_check
+def kernel(real: np.dtype, number: np.dtype) -> Callable[..., Any]:
+    """Compiles a function at once, for one precision."""
+
+    def decorate(function: Any) -> Any:
+        known = argument_types(real, number)
+        return compiled(
+            njit,
+            function,
+            tuple(known[name] for name in signature(function).parameters),
+            SOURCES,
+            cpu_target.target_context.codegen().magic_tuple(),  # the instructions of this processor
+            fastmath=FLAGS,
+            error_model="numpy",
+            nogil=True,
+        )
+
+    return decorate
 
 
 @no_type_check
@@ -99,11 +152,10 @@ def load_steps(
 
 @no_type_check
 @cache
-def forward_kernel(rule: int) -> Any:
-    """`scan` by one rule; compiled once for each precision, and kept on disk."""
-    source = SOURCE
+def forward_kernel(rule: int, real: np.dtype, number: np.dtype) -> Any:
+    """`scan` by one rule and in one precision: of u, and of A."""
 
-    @njit(**OPTIONS)
+    @kernel(real, number)
     def scan(
         first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
         D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
@@ -111,8 +163,6 @@ def forward_kernel(rule: int) -> Any:
         y: Any, last: Any,
     ) -> None:  # fmt: skip
         """y = (pairs·Re Σ C h + D u)·silu(z), and the state at the end of each chunk."""
-        if source == 0:
-            return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
         B_row, C_row = np.zeros(lanes, a.dtype), np.zeros(lanes, a.dtype)
@@ -198,17 +248,14 @@ def load_gradients(
 
 @no_type_check
 @cache
-def carry_kernel(rule: int) -> Any:
+def carry_kernel(rule: int, real: np.dtype, number: np.dtype) -> Any:
     """`carry`: what a chunk passes to the state before it, when no gradient comes from after it."""
-    source = SOURCE
 
-    @njit(**OPTIONS)
+    @kernel(real, number)
     def carry(
         first: Any, last_task: Any, delta: Any, z: Any, a: Any, C: Any, held_C: Any, bias: Any, with_softplus: Any,
         with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any, chunks: Any, grad_y: Any, leaving: Any,
     ) -> None:  # fmt: skip
-        if source == 0:
-            return
         n_blocks, n_chunks, state, lanes = len(a), len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
         real, constant_C, C_row = grad_y.dtype, held_C.size > 0, np.zeros(lanes, a.dtype)
@@ -240,36 +287,37 @@ def carry_kernel(rule: int) -> Any:
 
 
 @no_type_check
-@cache
-def backward_kernel(rule: int) -> Any:
-    """`adjoint` by one rule."""
-    source = SOURCE
-
-    @register_jitable
-    def states_of_a_tile(
-        b: Any, block: Any, group_B: Any, t0: Any, t1: Any, dt: Any, x: Any, a: Any, B: Any, held_B: Any, fresh: Any,
-        B_row: Any, states: Any,
-    ) -> None:  # fmt: skip
-        """states[i + 1] = the state after step t0 + i, from states[0]."""
-        state, lanes, constant_B = a.shape[1], a.shape[2], held_B.size > 0
-        one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
-        for t in range(t0, t1):
-            i, is_fresh = t - t0, fresh[b, t]
-            for n in range(state):
-                if constant_B:
-                    for lane in range(lanes):
-                        B_row[lane] = held_B[block, n, lane]
-                else:
-                    for lane in range(lanes):
-                        B_row[lane] = B[b, group_B, t, n]
+@register_jitable(forceinline=True)  # where `rule` is a constant: a quarter of the time
+def states_of_a_tile(
+    rule: Any, b: Any, block: Any, group_B: Any, t0: Any, t1: Any, dt: Any, x: Any, a: Any, B: Any, held_B: Any,
+    fresh: Any, B_row: Any, states: Any,
+) -> None:  # fmt: skip
+    """states[i + 1] = the state after step t0 + i, from states[0]."""
+    state, lanes, constant_B = a.shape[1], a.shape[2], held_B.size > 0
+    one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
+    for t in range(t0, t1):
+        i, is_fresh = t - t0, fresh[b, t]
+        for n in range(state):
+            if constant_B:
                 for lane in range(lanes):
-                    step = dt[i, lane]
-                    alpha, p = alpha_and_weight(rule, step * a[block, n, lane], one, half)
-                    alpha = zero if is_fresh else alpha
-                    before = zero if is_fresh else states[i, n, lane]
-                    states[i + 1, n, lane] = alpha * before + step * x[i, lane] * (p * B_row[lane])
+                    B_row[lane] = held_B[block, n, lane]
+            else:
+                for lane in range(lanes):
+                    B_row[lane] = B[b, group_B, t, n]
+            for lane in range(lanes):
+                step = dt[i, lane]
+                alpha, p = alpha_and_weight(rule, step * a[block, n, lane], one, half)
+                alpha = zero if is_fresh else alpha
+                before = zero if is_fresh else states[i, n, lane]
+                states[i + 1, n, lane] = alpha * before + step * x[i, lane] * (p * B_row[lane])
 
-    @njit(**OPTIONS)
+
+@no_type_check
+@cache
+def backward_kernel(rule: int, real: np.dtype, number: np.dtype) -> Any:
+    """`adjoint` by one rule."""
+
+    @kernel(real, number)
     def adjoint(
         first: Any, last_task: Any, u: Any, delta: Any, z: Any, a: Any, B: Any, held_B: Any, C: Any, held_C: Any,
         D: Any, bias: Any, with_softplus: Any, with_gate: Any, pairs: Any, span: Any, groups: Any, fresh: Any,
@@ -283,8 +331,6 @@ def backward_kernel(rule: int) -> Any:
         way. da (batch, chunk, block, state, lanes), dD and dbias (batch, chunk, block, lanes), dB and dC (batch, 1,
         team, length, state) or, when constant, as da: what is left of their sums is done afterwards, in a fixed order.
         """
-        if source == 0:
-            return
         n_teams, n_chunks, state, lanes = len(teams) - 1, len(chunks) - 1, a.shape[1], a.shape[2]
         one, half, zero = a.dtype.type(1), a.dtype.type(0.5), a.dtype.type(0)
         real, unit = u.dtype, u.dtype.type(1)
@@ -316,7 +362,7 @@ def backward_kernel(rule: int) -> Any:
                     load_steps(delta, bias[block], with_softplus, b, span[block], t0, t0 + TILE, raw, dt)
                     load(u, b, span[block], t0, t0 + TILE, x)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(b, block, group_B, t0, t0 + TILE, dt, x, a, B, held_B, fresh, B_row, states)
+                    states_of_a_tile(rule, b, block, group_B, t0, t0 + TILE, dt, x, a, B, held_B, fresh, B_row, states)
                     borders[member, tile + 1] = states[TILE]
 
             for tile in range(tiles - 1, -1, -1):
@@ -331,7 +377,7 @@ def backward_kernel(rule: int) -> Any:
                     load(u, b, span[block], t0, t1, x)
                     load_gradients(grad_y, z, with_gate, pairs, b, span[block], t0, t1, gy, gate, e)
                     states[0] = borders[member, tile]
-                    states_of_a_tile(b, block, group_B, t0, t1, dt, x, a, B, held_B, fresh, B_row, states)
+                    states_of_a_tile(rule, b, block, group_B, t0, t1, dt, x, a, B, held_B, fresh, B_row, states)
 
                     for t in range(t1 - 1, t0 - 1, -1):
                         i, is_fresh = t - t0, fresh[b, t]

@@ -33,7 +33,12 @@ class Blocks:
         per_group = -(-width // LANES[p.A.dtype.itemsize])
         lanes = -(-width // per_group)
         span = np.array(
-            [(d, min(d + lanes, end)) for end in range(width, p.dim + 1, width) for d in range(end - width, end, lanes)]
+            [
+                (d, min(d + lanes, end))
+                for end in range(width, p.dim + 1, width)
+                for d in range(end - width, end, lanes)
+            ],
+            np.int64,
         )
         first = span[:, 0]
         groups = [
@@ -65,4 +70,4 @@ class Blocks:
         for k in range(1, len(self.span) + 1):
             if k == len(self.span) or k - borders[-1] == size or (self.groups[k] != self.groups[k - 1]).any():
                 borders.append(k)
-        return np.array(borders)
+        return np.array(borders, np.int64)

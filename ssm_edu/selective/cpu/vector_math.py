@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import cmath
 from collections.abc import Callable
-from hashlib import sha256
 from math import factorial
-from pathlib import Path
 from typing import Any, no_type_check
 
 import numpy as np
@@ -23,10 +21,6 @@ from numba.extending import intrinsic, overload, register_jitable
 
 FLAGS = {"contract"}  # a·b + c may be one rounding; nothing else is let loose, NaN and inf least of all
 INLINE = {"fastmath": FLAGS, "forceinline": True}
-OPTIONS: dict[str, Any] = {"fastmath": FLAGS, "cache": True, "error_model": "numpy", "nogil": True}
-# Numba's disk cache looks at the file of a kernel only: one that closes over this number is compiled anew when the
-# functions here, which it inlines, change.
-SOURCE = int(sha256(Path(__file__).read_bytes()).hexdigest()[:7], 16)
 
 # φ₁(r) = Σ rᵏ/(k+1)! on |r| ≤ 0.35: the first term left out is below half an ulp
 PHI1 = {32: [1 / factorial(k + 1) for k in range(8)], 64: [1 / factorial(k + 1) for k in range(14)]}

@@ -1,0 +1,80 @@
+"""The production kernels that are compiled to be looked at: few, and every option and table row in one of them.
+
+Each is what a launch would compile, chosen by shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ssm_kernels import scan
+from ssm_kernels.scan import Compilable
+
+H100 = 132  # its multiprocessors
+ORDINARY: dict[str, Any] = {
+    "batch": 8, "dim": 2048, "length": 2048, "state": 16, "dtype": "float32", "is_complex": False,
+    "discretization": "mamba", "constant_B": False, "constant_C": False, "complex_B": False, "complex_C": False,
+    "softplus": True, "has_D": True, "has_z": True, "has_bias": True, "packed": False, "aligned": True,
+    "processors": H100,
+}  # fmt: skip
+EIGHT, SIXTEEN, THIRTY_TWO = {"batch": 1, "dim": 5120}, {"batch": 1, "dim": 2560}, {"batch": 1, "dim": 512}
+COMPLEX = {"is_complex": True, "complex_B": True, "complex_C": True}
+CONSTANT = {"constant_B": True, "constant_C": True}
+BARE = {"softplus": False, "has_D": False, "has_z": False, "has_bias": False}
+
+FORWARD: dict[str, dict[str, Any]] = {
+    "float32, 4 segments": {},
+    "bfloat16, 8 segments, zoh": EIGHT | {"dtype": "bfloat16", "discretization": "zoh"},
+    "float16, 32 segments, packed": THIRTY_TWO | {"dtype": "float16", "packed": True},
+    "complex64, 16 segments": SIXTEEN | COMPLEX,
+    "float64, bilinear, constant maps": CONSTANT | BARE | {"dtype": "float64", "discretization": "bilinear"},
+    "float32, 32 segments, 256 states, not aligned": THIRTY_TWO | {"state": 256, "aligned": False},
+}
+BORDERS: dict[str, dict[str, Any]] = {
+    "float32, 4 segments": {},
+    "bfloat16, 32 segments, packed, constant B": THIRTY_TWO | {"dtype": "bfloat16", "packed": True, "constant_B": True},
+}
+BACKWARD: dict[str, dict[str, Any]] = {
+    "float32, 4 segments": {},
+    "bfloat16, 8 segments, zoh, packed": EIGHT | {"dtype": "bfloat16", "discretization": "zoh", "packed": True},
+    "float16, 32 segments, not aligned": THIRTY_TWO | {"dtype": "float16", "aligned": False},
+    "float32, 16 segments, 64 states, constant C": SIXTEEN | {"state": 64, "constant_C": True},
+    "complex64, bilinear": COMPLEX | {"discretization": "bilinear"},
+    "complex128, real maps, 256 states": {"dtype": "float64", "is_complex": True, "state": 256},
+    "float64": {"dtype": "float64"},
+}
+SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
+
+
+def variants() -> Iterator[Compilable]:
+    """The kernels, each with a short name; a state and a gradient of the last one come in."""
+    for title, options in FORWARD.items():
+        yield _named("forward", title, *_forward(options, False))
+    for title, options in BORDERS.items():
+        yield _named("borders", title, *_forward(options, True))
+    for title, options in BACKWARD.items():
+        yield _named("backward", title, *scan.backward_kernel(_chosen(options), _states(options)))
+    for shares, total, aligned in SUMS:
+        yield scan.sum_kernel(shares, total, aligned)
+
+
+def _chosen(options: dict[str, Any]) -> Any:
+    return replace(scan.choose(**ORDINARY | options), start=True)
+
+
+def _states(options: dict[str, Any]) -> int:
+    return int((ORDINARY | options)["state"])
+
+
+def _forward(options: dict[str, Any], borders: bool) -> tuple[Any, Compilable]:
+    v = _chosen(options)
+    if borders:  # with the tile of the adjoint that reads them
+        back, _ = scan.backward_kernel(v, _states(options))
+        v = replace(back, together=v.together, has_z=False, has_D=False)
+    return scan.forward_kernel(v, _states(options), borders)
+
+
+def _named(kind: str, title: str, v: Any, kernel: Compilable) -> Compilable:
+    return replace(kernel, name=f"{kind}: {title}")
