@@ -15,7 +15,8 @@ from types import ModuleType
 
 from ssm_edu.ledger import Claim, Result, claims_of
 
-# The order in which they are read: from the differential equation to the scan and its gradient.
+# The order in which they are read: from the differential equation to the scan, to the models that are one, to its
+# gradient and its rounding; at last the two articles, statement by statement.
 READING_ORDER = (
     "zero_order_hold",
     "phi_functions",
@@ -25,8 +26,13 @@ READING_ORDER = (
     "hippo",
     "selectivity",
     "associative_scan",
+    "gated_rnns",
+    "attention_as_ssm",
+    "state_space_duality",
+    "complexity",
     "adjoint",
     "rounding_error",
+    "articles",
 )
 
 

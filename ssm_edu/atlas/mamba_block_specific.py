@@ -50,7 +50,7 @@ class Selected(NamedTuple):
 
 
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8) -> Parameters:
-    """A_log = log|N(0, 1)| and D = 1, as given; weights and biases uniform within ±1/√inputs, as nn.Linear draws them."""
+    """A_log = log|N(0, 1)| and D = 1, as given; weights and biases within ±1/√inputs, as nn.Linear draws them."""
 
     def uniform(inputs: int, *shape: int) -> Reals:
         return rng.uniform(-1, 1, shape) / np.sqrt(inputs)
