@@ -69,6 +69,11 @@ def test_a_wrong_verdict_exits_with_1_and_says_which_and_why(monkeypatch):
         (["derive", "--json", "."], "is a directory"),
         (["derive", "--json", "/no/such/folder/x.json"], "no folder /no/such/folder"),
         (["check", "ssm_edu:selective_scan", "--dtype", "int8"], "ssm-edu: dtype is 'int8', expected one of"),
+        (["check", "ssm_edu:selective_scan", "--algorithm", "scan"], "ssm-edu: algorithm is 'scan', expected one of"),
+        (
+            ["check", "ssm_edu:selective_scan", "--algorithm", "chunked", "--chunk", "0"],
+            "chunk is 0, expected an integer",
+        ),
     ],
 )
 def test_usage_errors_exit_with_2(arguments, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,14 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ssm_edu import bounds, selective_scan, selective_step
+from ssm_edu import bounds, scan, selective_scan, selective_step
 from ssm_edu.commands.check import check_command
+from ssm_edu.selective.problem import make_problem
 from ssm_edu.testing import (
     FEATURES,
     PROPERTIES,
     Arguments,
     Failure,
     Recipe,
+    Report,
     Result,
     check,
     conformance_tests,
@@ -137,6 +140,75 @@ def test_approximate_functions_pass_only_where_they_are_allowed() -> None:
     loose = check(CancellingSoftplus.forward, properties=["tiny steps"], arithmetic=bounds.FLOAT32_APPROX)
     assert not strict.ok
     assert loose.ok, str(loose)
+
+
+class PartsApart(Kernel):
+    """Positive and negative terms in two sums, whose exponentials are off by 4 units: 6 are allowed."""
+
+    def decay(self) -> Any:
+        return np.exp(self.ζ.astype(np.float64))
+
+    def states(self, a: Any, b: Any, h: Any) -> Any:
+        off, zero = 4 * bounds.FLOAT32.format.unit_roundoff, np.float64(0)
+        positive = super().states(a * (1 + off), np.maximum(b, zero), np.maximum(h, zero))
+        return positive + super().states(a * (1 - off), np.minimum(b, zero), np.minimum(h, zero))
+
+
+REAL_MAMBA = {"complex", "zoh", "bilinear"}
+
+
+@pytest.mark.usefixtures("no_type_checks", "short_shrinking")
+def test_sums_that_cancel_pass_as_any_scan_and_fail_as_a_sequential_one() -> None:
+    """Its error follows the scan of magnitudes, ROUND-10, and not the states, ROUND-7."""
+    options: dict[str, Any] = {"without": REAL_MAMBA, "properties": ["equals the oracle", "long sequences"]}
+    report = check(PartsApart.forward, algorithm="any", **options)
+    assert report.ok, str(report)
+    result = check(PartsApart.forward, algorithm="sequential", **options).failures[0]
+    names = {"forward": PartsApart.forward}
+    with pytest.raises(Failure):
+        exec(result.counterexample, names)
+    exec(result.counterexample.replace("algorithm='sequential'", "algorithm='any'"), names)
+
+
+class LargeChunks(Kernel):
+    chunk = 512
+
+    def states(self, a: Any, b: Any, h: Any) -> Any:
+        return scan.chunked(a, b, self.chunk, h)
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_a_chunked_scan_passes_as_one() -> None:
+    some = ["equals the oracle", "long sequences", "gradients equal the oracle's", "gradients of long sequences"]
+    options: dict[str, Any] = {"algorithm": "chunked", "chunk": LargeChunks.chunk, "properties": some}
+    report = check(LargeChunks.forward, LargeChunks.backward, max_examples=3, **options)
+    assert report.ok, str(report)
+
+
+BRACKETINGS: dict[str, dict[str, Any]] = {
+    "nothing said": {},
+    "tree": {"algorithm": "tree"},
+    "sequential": {"algorithm": "sequential"},
+    "any": {"algorithm": "any"},
+    "chunks of 64": {"algorithm": "chunked", "chunk": 64},
+    "chunks of 512": {"algorithm": "chunked", "chunk": 512},
+}
+
+
+def test_the_algorithm_reaches_the_bounds() -> None:
+    problem = problem_from(seed=0, shape=(1, 1, 1, 1025), steps="initial", values="normal")
+    grad_y, found = np.ones_like(problem["u"]), {}
+    for name, bracketing in BRACKETINGS.items():
+        implementation = make_implementation(forward, backward, **bracketing)
+        options = {"stored": "float32", "algorithm": "tree"} | bracketing
+        found[name] = implementation.scan_tolerance(problem)["y"]
+        np.testing.assert_array_equal(found[name], bounds.forward(make_problem(**problem), **options).y)
+        back = bounds.backward(make_problem(**problem), grad_y, **options)
+        np.testing.assert_array_equal(implementation.gradients_tolerance(problem, grad_y)["gradient of u"], back.u)
+    different = {bound.tobytes() for bound in found.values()}
+    assert len(different) == len(BRACKETINGS) - 1
+    np.testing.assert_array_equal(found["nothing said"], found["tree"])
+    assert found["chunks of 512"].max() > found["chunks of 64"].max() > found["tree"].max()
 
 
 def test_a_failure_is_shrunk_and_its_code_fails_again() -> None:
@@ -324,6 +396,11 @@ def test_a_comparison_fails_nan_and_what_is_outside_and_passes_an_overflow() -> 
         ({"without": "complex"}, TypeError, "without is the string 'complex', expected a set of names"),
         ({"features": {"z"}}, ValueError, "features has none of constant_B, variable_B"),
         ({"properties": ["beauty"]}, ValueError, "unknown property beauty"),
+        ({"algorithm": "blelloch"}, ValueError, "algorithm is 'blelloch', expected one of sequential, chunked, tree"),
+        ({"algorithm": "chunked"}, ValueError, "chunk is None, expected the steps in a chunk"),
+        ({"algorithm": "chunked", "chunk": 0}, ValueError, "chunk is 0, expected an integer of at least 1"),
+        ({"algorithm": "chunked", "chunk": True}, TypeError, "chunk is True, expected an integer"),
+        ({"chunk": 64}, ValueError, "chunk is 64, expected None, as algorithm is 'tree'"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -415,6 +492,14 @@ def test_the_helper_makes_a_test_of_each_property() -> None:
     made("causality")
 
 
+@pytest.mark.usefixtures("no_type_checks", "short_shrinking")
+def test_the_helper_passes_the_algorithm_on() -> None:
+    options: dict[str, Any] = {"without": REAL_MAMBA, "properties": ["long sequences"]}
+    conformance_tests(PartsApart.forward, algorithm="any", **options)("long sequences")
+    with pytest.raises(pytest.fail.Exception, match="algorithm='sequential'"):
+        conformance_tests(PartsApart.forward, algorithm="sequential", **options)("long sequences")
+
+
 @pytest.fixture
 def my_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -433,6 +518,29 @@ def test_the_command_passes_a_kernel_of_the_current_folder() -> None:
     assert "causality" in result.output
     assert "without seq_idx" in " ".join(result.output.split())
     assert f"{len(PROPERTIES)} properties:" in result.output
+
+
+@pytest.mark.usefixtures("my_kernel")
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {"algorithm": inspect.signature(check).parameters["algorithm"].default, "chunk": None}),
+        (["--algorithm", "any"], {"algorithm": "any", "chunk": None}),
+        (["--algorithm", "chunked", "--chunk", "512"], {"algorithm": "chunked", "chunk": 512}),
+    ],
+)
+def test_the_command_passes_the_algorithm_on(
+    arguments: list[str], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def recording(*args: Any, **kwargs: Any) -> Report:
+        seen.update(kwargs)
+        return Report([])
+
+    monkeypatch.setattr(runner, "check", recording)
+    assert cli.invoke(app, ["my_kernel:right", *arguments]).exit_code == 0
+    assert {name: seen[name] for name in options} == options
 
 
 @pytest.mark.usefixtures("my_kernel")
@@ -458,6 +566,9 @@ def test_the_command_prints_a_counterexample() -> None:
         (["my_kernel:right", "--without", "colour"], "unknown feature colour"),
         (["my_kernel:right", "--dtype", "int8"], "dtype is 'int8'"),
         (["my_kernel:right", "--framework", "tensorflow"], "framework is 'tensorflow'"),
+        (["my_kernel:right", "--algorithm", "blelloch"], "algorithm is 'blelloch', expected one of sequential"),
+        (["my_kernel:right", "--algorithm", "chunked"], "chunk is None, expected the steps in a chunk"),
+        (["my_kernel:right", "--chunk", "64"], "chunk is 64, expected None"),
     ],
 )
 def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:

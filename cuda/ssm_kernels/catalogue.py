@@ -16,20 +16,18 @@ H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
     "batch": 8, "dim": 2048, "length": 2048, "state": 16, "dtype": "float32", "is_complex": False,
     "discretization": "mamba", "constant_B": False, "constant_C": False, "complex_B": False, "complex_C": False,
-    "softplus": True, "has_D": True, "has_z": True, "has_bias": True, "packed": False, "aligned": True,
-    "processors": H100,
+    "packed": False, "aligned": True, "processors": H100,
 }  # fmt: skip
 EIGHT, SIXTEEN, THIRTY_TWO = {"batch": 1, "dim": 5120}, {"batch": 1, "dim": 2560}, {"batch": 1, "dim": 512}
 COMPLEX = {"is_complex": True, "complex_B": True, "complex_C": True}
 CONSTANT = {"constant_B": True, "constant_C": True}
-BARE = {"softplus": False, "has_D": False, "has_z": False, "has_bias": False}
 
 FORWARD: dict[str, dict[str, Any]] = {
     "float32, 4 segments": {},
     "bfloat16, 8 segments, zoh": EIGHT | {"dtype": "bfloat16", "discretization": "zoh"},
     "float16, 32 segments, packed": THIRTY_TWO | {"dtype": "float16", "packed": True},
     "complex64, 16 segments": SIXTEEN | COMPLEX,
-    "float64, bilinear, constant maps": CONSTANT | BARE | {"dtype": "float64", "discretization": "bilinear"},
+    "float64, bilinear, constant maps": CONSTANT | {"dtype": "float64", "discretization": "bilinear"},
     "float32, 32 segments, 256 states, not aligned": THIRTY_TWO | {"state": 256, "aligned": False},
 }
 BORDERS: dict[str, dict[str, Any]] = {
@@ -49,7 +47,7 @@ SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
 
 
 def variants() -> Iterator[Compilable]:
-    """The kernels, each with a short name; a state and a gradient of the last one come in."""
+    """The kernels, each with a short name."""
     for title, options in FORWARD.items():
         yield _named("forward", title, *_forward(options, False))
     for title, options in BORDERS.items():
@@ -61,7 +59,7 @@ def variants() -> Iterator[Compilable]:
 
 
 def _chosen(options: dict[str, Any]) -> Any:
-    return replace(scan.choose(**ORDINARY | options), start=True)
+    return scan.choose(**ORDINARY | options)
 
 
 def _states(options: dict[str, Any]) -> int:
@@ -71,8 +69,7 @@ def _states(options: dict[str, Any]) -> int:
 def _forward(options: dict[str, Any], borders: bool) -> tuple[Any, Compilable]:
     v = _chosen(options)
     if borders:  # with the tile of the adjoint that reads them
-        back, _ = scan.backward_kernel(v, _states(options))
-        v = replace(back, together=v.together, has_z=False, has_D=False)
+        v, _ = scan.backward_kernel(v, _states(options))
     return scan.forward_kernel(v, _states(options), borders)
 
 

@@ -24,7 +24,7 @@ from ssm_kernels._target import Launchable, compiled, multiprocessors
 from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.variant import WARP, Variant, staged_dtype
+from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS, STARTS, WARP, Variant, staged_dtype
 
 Buffer = Any
 Allocate = Callable[[tuple[int, ...], str], Buffer]
@@ -103,8 +103,7 @@ def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
 @cache
 def choose(
     batch: int, dim: int, length: int, state: int, dtype: str, is_complex: bool, discretization: str,
-    constant_B: bool, constant_C: bool, complex_B: bool, complex_C: bool, softplus: bool,
-    has_D: bool, has_z: bool, has_bias: bool, packed: bool, aligned: bool, processors: int,
+    constant_B: bool, constant_C: bool, complex_B: bool, complex_C: bool, packed: bool, aligned: bool, processors: int,
 ) -> Variant:  # fmt: skip
     """The variant for a shape: the table above."""
     items = {4: 16, 8: 8, 16: 4}[ITEMSIZE[map_dtype(dtype, is_complex, True)]]
@@ -123,10 +122,6 @@ def choose(
         map_C=map_dtype(dtype, complex_C, constant_C),
         constant_B=constant_B,
         constant_C=constant_C,
-        softplus=softplus,
-        has_D=has_D,
-        has_z=has_z,
-        has_bias=has_bias,
         packed=packed,
         aligned=aligned,
         segments=segments,
@@ -146,8 +141,7 @@ def variant_of(scan: Scan, *rows: Buffer | None) -> Variant:
     aligned = aligned and all(address % 16 == 0 for address in addresses if isinstance(address, int))
     return choose(
         scan.batch, scan.dim, scan.length, scan.state, scan.dtype, scan.is_complex, scan.discretization,
-        scan.group_B is None, scan.group_C is None, scan.complex_B, scan.complex_C, scan.delta_softplus,
-        scan.D is not None, scan.z is not None, scan.delta_bias is not None, scan.seq_idx is not None,
+        scan.group_B is None, scan.group_C is None, scan.complex_B, scan.complex_C, scan.seq_idx is not None,
         aligned, multiprocessors(),
     )  # fmt: skip
 
@@ -166,19 +160,26 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
     registers = 128 if v.ahead and plain(v) else None
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
-    return v, Compilable(name, kernel, forward_scan.signature(v), v.threads, registers, v.precision, expectations(v))
+    return v, Compilable(
+        name, kernel, forward_scan.signature(v), v.threads, registers, v.precision, expectations(v, not v.ahead)
+    )
 
 
 @cache
 def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
     states = rounded_states(state)
-    items = 8 if v.segments == WARP else v.items
-    v = replace(v, items=min(items, v.items), warps=WARPS, together=1, ahead=True)
+    # more steps a lane would not fit into registers, beside what a lane adds up for each
+    v = replace(v, items=min(8, v.items), warps=WARPS, together=1, ahead=True)
     v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
-    registers = (168 if v.items == 16 else 128) if plain(v) else None
     kernel = backward_scan.kernel(v, states)
     return v, Compilable(
-        f"backward {states} {v}", kernel, backward_scan.signature(v), v.threads, registers, v.precision, expectations(v)
+        f"backward {states} {v}",
+        kernel,
+        backward_scan.signature(v),
+        v.threads,
+        None,
+        v.precision,
+        expectations(v, True),
     )
 
 
@@ -187,22 +188,27 @@ def plain(v: Variant) -> bool:
     return v.precision == "float32" and not v.is_complex and v.discretization == "mamba"
 
 
-def expectations(v: Variant) -> frozenset[str]:
-    """What the compiled code must have."""
+def expectations(v: Variant, loads_rows: bool) -> frozenset[str]:
+    """What the compiled code must have; rows that come asynchronously are copied, not loaded."""
     if not v.aligned:
         return frozenset()
     ex2 = {"ex2"} if v.precision == "float32" else set()
-    return frozenset({"wide_global", "wide_shared"} | ex2)
+    return frozenset({"wide_shared"} | ({"wide_global"} if loads_rows else set()) | ex2)
 
 
 def fitted(v: Variant, shared_bytes: Callable[[Variant], int]) -> Variant:
-    """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order."""
-    for warps in (v.warps, v.warps // 2, 1):
-        for items in (v.items, v.items // 2):
-            for block in (16, 8, 4, 2):
-                candidate = replace(v, items=items, warps=warps, block=max(block, v.together))
-                if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= SHARED_BYTES:
-                    return candidate
+    """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order.
+
+    If one warp is too much, it takes fewer channels and more time.
+    """
+    for segments in [s for s in (1, 2, 4, 8, 16, 32) if s >= v.segments]:
+        for warps in [w for w in (8, 4, 2, 1) if w <= v.warps]:
+            for items in (v.items, v.items // 2):
+                for block in (16, 8, 4, 2):
+                    block = max(block, v.together)
+                    candidate = replace(v, segments=segments, items=items, warps=warps, block=block)
+                    if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= SHARED_BYTES:
+                        return candidate
     raise ValueError(f"no variant has room for its states in {SHARED_BYTES} bytes of shared memory: {v}")
 
 
@@ -219,8 +225,7 @@ def forward(scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, al
         ValueError: more than 256 states.
     """
     check_state(scan)
-    v = replace(variant_of(scan, y), start=scan.initial_state is not None)
-    v, kernel = forward_kernel(v, scan.state, False)
+    v, kernel = forward_kernel(variant_of(scan, y), scan.state, False)
     last = last_state if last_state is not None else allocate((scan.batch, scan.dim, scan.state), v.number)
     launch_forward(scan, v, kernel, y, last, None, stream, allocate)
 
@@ -232,7 +237,7 @@ def launch_forward(scan, v, kernel, y, last, borders, stream, allocate):
     arguments = (
         scan.u, scan.delta, scan.A, scan.B, scan.C, _or(scan.D, nothing), _or(scan.z, nothing),
         _or(scan.delta_bias, nothing), _or(scan.initial_state, nothing), _or(scan.seq_idx, nothing),
-        _or(y, nothing), last, total, _or(borders, nothing),
+        _or(y, nothing), last, total, _or(borders, nothing), options_of(scan, scan.initial_state is not None),
         scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group, scan.length,
     )  # fmt: skip
     kernel.compiled()((scan.batch * blocks_of(scan, v), 1, 1), (v.threads, 1, 1), stream, arguments)
@@ -249,11 +254,10 @@ def backward(
     """
     check_state(scan)
     v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
-    back, kernel = backward_kernel(replace(v, start=grad_last_state is not None), scan.state)
+    back, kernel = backward_kernel(v, scan.state)
 
     # the states before each of its tiles, from a pass in which nothing is read out
-    first = replace(back, start=scan.initial_state is not None, has_z=False, has_D=False)
-    first, before = forward_kernel(first, scan.state, True)
+    first, before = forward_kernel(back, scan.state, True)
     assert first.tile == back.tile
     states = (scan.batch, scan.dim, scan.state)
     tiles = -(-scan.length // back.tile)
@@ -275,6 +279,7 @@ def backward(
         grad_y, scan.u, scan.delta, scan.A, scan.B, scan.C, _or(scan.D, nothing), _or(scan.z, nothing),
         _or(scan.delta_bias, nothing), _or(scan.seq_idx, nothing), borders, _or(grad_last_state, nothing),
         grads.u, grads.delta, _or(grads.z, nothing), shares_A, shares_B, shares_C, shares_D, shares_bias, leaving,
+        options_of(scan, grad_last_state is not None),
         scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group,
     )  # fmt: skip
     kernel.compiled()((scan.batch * blocks, 1, 1), (back.threads, 1, 1), stream, arguments)
@@ -310,6 +315,11 @@ def add_up(shares, total, dtype, total_dtype, outer, rows, size, stream):
     grid = (-(-threads // sums.THREADS), 1, 1)
     kernel = sum_kernel(dtype, total_dtype, aligned).compiled()
     kernel(grid, (sums.THREADS, 1, 1), stream, (shares, total, outer, rows, size))
+
+
+def options_of(scan: Scan, starts: bool) -> int:
+    given = (scan.D is not None, scan.z is not None, scan.delta_bias is not None, scan.delta_softplus, starts)
+    return sum(bit for bit, has in zip((HAS_D, HAS_Z, HAS_BIAS, SOFTPLUS, STARTS), given, strict=True) if has)
 
 
 def check_state(scan: Scan) -> None:

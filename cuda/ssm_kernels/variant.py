@@ -13,6 +13,8 @@ from ssm_kernels.unrolling import unroll, unrolled
 
 WARP = 32
 FULL = 0xFFFFFFFF
+# What is decided at run time, as bits: a branch around a loop costs nothing, a kernel more to compile does.
+HAS_D, HAS_Z, HAS_BIAS, SOFTPLUS, STARTS = (1 << k for k in range(5))
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,6 @@ class Variant:
         dtype: of u, delta, z and y. map_B, map_C: of B and C in memory.
         discretization: `mamba`, `zoh` or `bilinear`.
         constant_B, constant_C: (dim, state) in place of (batch, group, state, length).
-        start: whether a state comes in.
         packed: whether seq_idx cuts the sequence.
         aligned: rows of time begin at 16-byte boundaries.
         segments, items: a lane holds `items` steps, a warp segments · items steps of 32 / segments channels.
@@ -39,11 +40,6 @@ class Variant:
     map_C: str = "float32"
     constant_B: bool = False
     constant_C: bool = False
-    softplus: bool = True
-    has_D: bool = True
-    has_z: bool = True
-    has_bias: bool = True
-    start: bool = False
     packed: bool = False
     aligned: bool = True
     segments: int = 8

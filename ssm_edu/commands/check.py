@@ -18,6 +18,11 @@ from rich.table import Table
 
 from ssm_edu.commands.usage import usage_error
 
+ALGORITHM_HELP = (
+    "How it scans: its tolerance is proved for scans that do. sequential: step by step. tree: Blelloch's or Hillis and "
+    "Steele's; the others stay inside as well unless their exponential is as bad as is allowed. chunked: by chunks of "
+    "--chunk steps. any: in whatever order, with the widest tolerance."
+)
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
@@ -31,6 +36,8 @@ def check_command(
     max_examples: Annotated[int | None, typer.Option(min=1, help="Problems for a property.")] = None,
     device: Annotated[str | None, typer.Option(help="The framework's name for one, such as cuda:0.")] = None,
     fast_math: Annotated[bool, typer.Option("--fast-math", help="Allow CUDA's approximate functions.")] = False,
+    algorithm: Annotated[str, typer.Option(help=ALGORITHM_HELP)] = "tree",
+    chunk: Annotated[int | None, typer.Option(help="Steps in a chunk, with --algorithm chunked.")] = None,
 ) -> None:
     """Property-test a selective scan of your own, and shrink what fails to a few lines.
 
@@ -63,6 +70,8 @@ def check_command(
         "without": {name.strip() for name in without.split(",") if name.strip()},
         "device": device,
         "arithmetic": bounds.FLOAT32_APPROX if fast_math else None,
+        "algorithm": algorithm,
+        "chunk": chunk,
     }
     try:
         make_implementation(scan, adjoint, **options)

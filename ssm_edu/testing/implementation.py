@@ -23,9 +23,9 @@ Arrays = Mapping[str, Any]
 
 INPUTS = ("u", "delta", "A", "B", "C")
 IN_INPUT_DTYPE = ("u", "delta", "z", "grad_y")
-# Nobody needs to say how they scan. For a tree this bound is a theorem. A chain of additions, step by step or in
-# chunks, rounds once more a step than it counts, and it grants the decay of each step several roundings; `chunked` and
-# `any` are theorems for chains, too, but up to 40 times as wide.
+# Of a scan of which nobody says how it scans. For a tree this bound is a theorem. A chain of additions, step by step or
+# in chunks, rounds once more a step than it counts, and it grants the decay of each step several roundings; `chunked`
+# and `any` are theorems for chains, too, but up to 40 times as wide.
 ALGORITHM = "tree"
 
 
@@ -41,6 +41,7 @@ class Implementation:
         forward: called as `ssm_edu.selective_scan`; backward as `selective_scan_backward`, step as `selective_step`.
         dtype: of u. features: what `forward` takes.
         arithmetic: of the bounds.
+        algorithm: of :mod:`ssm_edu.bounds`; chunk: its steps in a chunk, None for any but `chunked`.
     """
 
     forward: Callable[..., Any]
@@ -50,6 +51,13 @@ class Implementation:
     dtype: str
     features: frozenset[str]
     arithmetic: Any
+    algorithm: str = ALGORITHM
+    chunk: int | None = None
+
+    @property
+    def bracketing(self) -> dict[str, Any]:
+        """How it scans, as the bounds are told."""
+        return {"algorithm": self.algorithm} | ({} if self.chunk is None else {"chunk": self.chunk})
 
     def scan(self, kwargs: Arrays) -> Outputs:
         """y, and with the feature `last_state` the last state, by the implementation."""
@@ -134,7 +142,7 @@ class Implementation:
         """How far :meth:`scan` may lie from the exact outputs (claims ROUND-7 to ROUND-12)."""
         from ssm_edu import bounds
 
-        y, last = bounds.forward(make_problem(**kwargs), self.arithmetic, ALGORITHM, stored=self.dtype)
+        y, last = bounds.forward(make_problem(**kwargs), self.arithmetic, stored=self.dtype, **self.bracketing)
         return {"y": y, "last_state": last}
 
     def gradients_tolerance(self, kwargs: Arrays, grad_y: Array, grad_last_state: Array | None = None) -> Outputs:
@@ -142,8 +150,8 @@ class Implementation:
         from ssm_edu import bounds
 
         problem = make_problem(**kwargs)
-        found = bounds.backward(problem, grad_y, grad_last_state, self.arithmetic, ALGORITHM, stored=self.dtype)
-        return _named(found, kwargs)
+        seen, options = (grad_y, grad_last_state), self.bracketing
+        return _named(bounds.backward(problem, *seen, self.arithmetic, stored=self.dtype, **options), kwargs)
 
 
 # The features without which an argument is not passed.

@@ -20,6 +20,7 @@ def conformance_tests(
 
         >>> from ssm_edu.testing import conformance_tests
         >>> test_conformance = conformance_tests(my_scan, my_scan_backward, without={"complex"})
+        >>> test_by_chunks = conformance_tests(my_scan, algorithm="chunked", chunk=256)
 
     Args:
         forward: and every other argument as in :func:`check`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 
 from ssm_edu.testing.frameworks import get_framework
-from ssm_edu.testing.implementation import Failure, Implementation
+from ssm_edu.testing.implementation import ALGORITHM, Failure, Implementation
 from ssm_edu.testing.recipes import FEATURES, INPUT_DTYPES, Arguments, Recipe, fill, fitted
 from ssm_edu.testing.registry import PROPERTIES, Property
 from ssm_edu.testing.report import Report, Result
@@ -40,6 +40,8 @@ def check(
     max_examples: int = MAX_EXAMPLES,
     device: str | None = None,
     arithmetic: Arithmetic | None = None,
+    algorithm: str = ALGORITHM,
+    chunk: int | None = None,
     properties: Collection[str] | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> Report:
@@ -49,8 +51,7 @@ def check(
         >>> print(report)
         >>> assert report.ok
 
-    Always the same problems are tried. Tolerances are the bounds of :mod:`ssm_edu.bounds` for a scan by a
-    tree, inside which a scan step by step or by chunks stays as well unless its exponential is as bad as is allowed.
+    Always the same problems are tried. Tolerances are the bounds of :mod:`ssm_edu.bounds` for a scan by `algorithm`.
 
     Args:
         forward: called as `ssm_edu.selective_scan` is, with u, delta, A, B and C by position and of the others by
@@ -67,13 +68,20 @@ def check(
         device: the framework's name for one, such as `cuda:0`.
         arithmetic: what rounds, such as :data:`ssm_edu.bounds.FLOAT32_APPROX` for CUDA's fast functions; if None,
             float64 for dtype float64 and float32 for the others.
+        algorithm: how `forward` and `backward` scan; for scans that do, the bound is a theorem (ROUND-7, ROUND-10).
+            `sequential`: step by step. `tree`: Blelloch's, Hillis and Steele's, and whatever adds to a term
+            2 log₂ length times at most; scans step by step or by chunks stay inside as well, unless their
+            exponential is as bad as is allowed. `chunked`: by chunks of `chunk` steps, scanned in any order within
+            and among chunks. `any`: in whatever order; the widest.
+        chunk: steps in a chunk, for `chunked` and only then; nobody else can know it.
         properties: names of those to check; all if None.
         on_result: called with each :class:`Result` as it comes.
 
     Raises:
-        ValueError: an unknown framework, dtype, feature or property, or features that leave no B, C or rule.
+        ValueError: an unknown framework, dtype, feature, property or algorithm, features that leave no B, C or rule,
+            or a chunk that is missing, below 1, or given to a scan that has none.
         ImportError: the framework is not installed.
-        TypeError: forward, backward or step cannot be called.
+        TypeError: forward, backward or step cannot be called, or a chunk that is no integer.
     """
     implementation = make_implementation(
         forward,
@@ -85,6 +93,8 @@ def check(
         without=without,
         device=device,
         arithmetic=arithmetic,
+        algorithm=algorithm,
+        chunk=chunk,
     )
     results = []
     for one in select(properties):
@@ -105,6 +115,8 @@ def make_implementation(
     without: Collection[str] = (),
     device: str | None = None,
     arithmetic: Arithmetic | None = None,
+    algorithm: str = ALGORITHM,
+    chunk: int | None = None,
 ) -> Implementation:
     """The implementation that these arguments of :func:`check` describe; errors as there."""
     for name, function in (("forward", forward), ("backward", backward), ("step", step)):
@@ -122,7 +134,19 @@ def make_implementation(
     for wanted in ({"variable_B", "constant_B"}, {"variable_C", "constant_C"}, {"mamba", "zoh", "bilinear"}):
         if not wanted & has:
             raise ValueError(f"features has none of {', '.join(sorted(wanted))}, expected at least one")
-    return Implementation(forward, backward, step, get_framework(framework, dtype, device), dtype, has, arithmetic)
+    _check_bracketing(algorithm, chunk)
+    arrays = get_framework(framework, dtype, device)
+    return Implementation(forward, backward, step, arrays, dtype, has, arithmetic, algorithm, chunk)
+
+
+def _check_bracketing(algorithm: str, chunk: int | None) -> None:
+    from ssm_edu.bounds import most_additions
+
+    most_additions(algorithm, 1 if chunk is None else chunk, 1)
+    if algorithm == "chunked" and chunk is None:
+        raise ValueError("chunk is None, expected the steps in a chunk, as algorithm is 'chunked'")
+    if algorithm != "chunked" and chunk is not None:
+        raise ValueError(f"chunk is {chunk}, expected None, as algorithm is {algorithm!r} and not 'chunked'")
 
 
 def select(names: Collection[str] | None) -> list[Property]:
@@ -207,6 +231,8 @@ def _code(one: Property, recipe: Recipe, tested: Implementation) -> str:
         "framework": (tested.framework.name, "numpy"),
         "device": (tested.framework.device, None),
         "without": (sorted(FEATURES - tested.features), []),
+        "algorithm": (tested.algorithm, ALGORITHM),
+        "chunk": (tested.chunk, None),
     }
     given = [f"{name}={value!r}" for name, (value, plain) in options.items() if value != plain]
     return (

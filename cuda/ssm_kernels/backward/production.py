@@ -31,6 +31,11 @@ from ssm_kernels.intrinsics import (
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import (
     FULL,
+    HAS_BIAS,
+    HAS_D,
+    HAS_Z,
+    SOFTPLUS,
+    STARTS,
     WARP,
     Variant,
     fresh_bits,
@@ -44,10 +49,12 @@ from ssm_kernels.variant import (
     staged_maps,
 )
 
+NEVER = 1 << 40  # a step beyond every sequence
+
 PARAMETERS = (
     "grad_y", "u", "delta", "A", "B", "C", "D", "z", "delta_bias", "seq_idx", "borders", "arriving",
     "du", "ddelta", "dz", "dA", "dB", "dC", "dD", "dbias", "leaving",
-    "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C",
+    "options", "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C",
 )  # fmt: skip
 
 
@@ -55,7 +62,7 @@ def signature(v: Variant) -> Any:
     io, real, number = pointer(v.dtype), pointer(v.precision), pointer(v.number)
     B, C = pointer(v.map_B), pointer(v.map_C)
     dB, dC = pointer(staged_dtype(v.map_B, v.precision)), pointer(staged_dtype(v.map_C, v.precision))
-    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 7
+    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 8
     return types.void(
         io, io, io, number, B, C, real, io, real, seq_idx, number, number,
         io, io, io, number, dB, dC, real, real, number, *integers,
@@ -65,15 +72,14 @@ def signature(v: Variant) -> Any:
 @no_type_check
 @cache
 def kernel(v: Variant, states: int) -> Any:
-    """The kernel for up to `states` states. `v.start` says whether a gradient of the last state arrives."""
+    """The kernel for up to `states` states. STARTS says that a gradient of the last state arrives."""
     A_ = v.arithmetic
     softplus, sigmoid, decay, prepared, exp = A_.softplus, A_.sigmoid, A_.decay, A_.prepared, A_.exp
     zoh, zoh_slopes, bilinear, bilinear_slopes = A_.zoh, A_.zoh_slopes, A_.bilinear, A_.bilinear_slopes
     re, conj = A_.re, A_.conj
     real, number, real_t, number_t = A_.real, A_.number, A_.real_type, A_.number_type
     MAMBA, ZOH, BILINEAR = (v.discretization == name for name in ("mamba", "zoh", "bilinear"))
-    SOFTPLUS, HAS_D, HAS_Z, HAS_BIAS = v.softplus, v.has_D, v.has_z, v.has_bias
-    ARRIVES, PACKED, COMPLEX = v.start, v.packed, v.is_complex
+    PACKED, COMPLEX = v.packed, v.is_complex
     VARIABLE_B, VARIABLE_C = not v.constant_B, not v.constant_C
     SEGMENTS, ITEMS, THREADS, TILE, BLOCK = v.segments, v.items, v.threads, v.tile, v.block
     CHANNELS, MANY = v.channels, v.segments > 1
@@ -113,16 +119,6 @@ def kernel(v: Variant, states: int) -> Any:
 
     @inline
     @unrolled
-    def shifted(raw, bias):
-        return raw + bias if HAS_BIAS else raw
-
-    @inline
-    @unrolled
-    def step_size(x):
-        return softplus(x) if SOFTPLUS else x
-
-    @inline
-    @unrolled
     def over_segments(x):
         """The sum over a warp's segments, of a number."""
         for level in unroll(5):
@@ -144,7 +140,7 @@ def kernel(v: Variant, states: int) -> Any:
     def adjoint(
         grad_y, u, delta, A, B, C, D, z, delta_bias, seq_idx, borders, arriving,
         du_, ddelta_, dz_, dA_, dB_, dC_, dD_, dbias_, leaving,
-        batch, dim, length, state, span, per_group_B, per_group_C,
+        options, batch, dim, length, state, span, per_group_B, per_group_C,
     ):  # fmt: skip
         mail_B = cuda.shared.array(MAIL_B, IO_B, alignment=SHARED_ALIGNMENT)
         mail_C = cuda.shared.array(MAIL_C, IO_C, alignment=SHARED_ALIGNMENT)
@@ -173,6 +169,7 @@ def kernel(v: Variant, states: int) -> Any:
         segment = lane // CHANNELS
         channel = (tid >> 5) * CHANNELS + (lane & (CHANNELS - 1))
         first, final = segment == 0, lane >= LAST_SEGMENT
+        gated = options & HAS_Z != 0
 
         # blocks of channels never cross a group
         per_span = (span + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
@@ -197,10 +194,10 @@ def kernel(v: Variant, states: int) -> Any:
                 held_dC[INDEX(k)] = zero_C
             if c < end_of_span:
                 held_a[INDEX(k)] = load_number(A, c * state + n)
-                if ARRIVES:
+                if options & STARTS:
                     held_g[INDEX(k)] = load_number(arriving, (b * dim + c) * state + n)
-        bias = load_real(delta_bias, d) if HAS_BIAS else ZERO
-        skip = load_real(D, d) if HAS_D else ZERO
+        bias = load_real(delta_bias, d) if options & HAS_BIAS else ZERO
+        skip = load_real(D, d) if options & HAS_D else ZERO
         sum_D = ZERO
         sum_bias = ZERO
 
@@ -220,7 +217,6 @@ def kernel(v: Variant, states: int) -> Any:
             ask_C(maps_C, 0, mail_C, C, row_C + (tiles - 1) * TILE, length, length - (tiles - 1) * TILE, here, tid)
         commit_async()
         buffer = 0
-        parity = 0
         for back in range(tiles):
             tile = tiles - 1 - back
             t0 = tile * TILE
@@ -229,17 +225,20 @@ def kernel(v: Variant, states: int) -> Any:
             load_row(u, at, left, xs)
             load_row(delta, at, left, dt)
             load_row(grad_y, at, left, es)
-            if HAS_Z:
-                load_row(z, at, left, s)
             total = ZERO
             bits = 0
-            for i in unroll(ITEMS):
-                step = step_size(shifted(dt[i], bias))
-                dt[i] = step
-                if MAMBA:
-                    xs[i] = step * xs[i]
-                if HAS_Z:
+            if gated:
+                load_row(z, at, left, s)
+                for i in unroll(ITEMS):
                     es[i] = es[i] * (s[i] * sigmoid(s[i]))
+            for i in unroll(ITEMS):
+                dt[i] += bias
+            if options & SOFTPLUS:
+                for i in unroll(ITEMS):
+                    dt[i] = softplus(dt[i])
+            for i in unroll(ITEMS):
+                if MAMBA:
+                    xs[i] = dt[i] * xs[i]
                 if COMPLEX:
                     es[i] = TWO * es[i]
                 s[i] = ZERO
@@ -285,6 +284,7 @@ def kernel(v: Variant, states: int) -> Any:
                 at_C = here_C + lane_C
                 held = n0 * BLOCK_CHANNELS + channel
                 for n in range(count):
+                    parity = n & 1  # two buffers of shares in turn: one barrier a state
                     a = held_a[INDEX(held)]
                     came = held_g[INDEX(held)]
                     h_start = h_next
@@ -483,14 +483,12 @@ def kernel(v: Variant, states: int) -> Any:
                         if first:
                             held_dC[INDEX(held)] = held_dC[INDEX(held)] + sum_fixed_C
                     if VARIABLE_B or VARIABLE_C:
-                        # two buffers of shares in turn: one barrier a state
                         cuda.syncthreads()
                         out = out_BC + (n0 + n) * length + t0
                         if VARIABLE_B:
                             sum_B(shares_B, parity * SUMS_B + ours_B, dB_, out + step_B, length - t0 - step_B, sharer_B)
                         if VARIABLE_C:
                             sum_C(shares_C, parity * SUMS_C + ours_C, dC_, out + step_C, length - t0 - step_C, sharer_C)
-                        parity = 1 - parity
                     at_B += TILE
                     at_C += TILE
                     held += BLOCK_CHANNELS
@@ -506,7 +504,7 @@ def kernel(v: Variant, states: int) -> Any:
                     r[i] += q[i] * xs[i]
                 q[i] = dt[i] * q[i]
                 s[i] += skip * xs[i]
-            if HAS_Z:
+            if gated:
                 load_row(z, at, left, dt)
                 for i in unroll(ITEMS):
                     sigma = sigmoid(dt[i])
@@ -520,10 +518,10 @@ def kernel(v: Variant, states: int) -> Any:
                 sum_D += es[i] * xs[i]
             if live:
                 store_row(du_, at, left, q)
-            if SOFTPLUS:
+            if options & SOFTPLUS:
                 load_row(delta, at, left, dt)
                 for i in unroll(ITEMS):
-                    r[i] = r[i] * sigmoid(shifted(dt[i], bias))
+                    r[i] = r[i] * sigmoid(dt[i] + bias)
             if live:
                 store_row(ddelta_, at, left, r)
             for i in unroll(ITEMS):
@@ -608,7 +606,6 @@ def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
     is_complex = dtype.startswith("complex")
     number, number_t = np.dtype(dtype).type, number_of(dtype)
     later, all_write = levels - halvings, levels == halvings
-    full_columns = columns == stride * turns
     step_of_turn = stride // segments * width if stride >= segments else 0
     whole = stride % segments == 0
 
@@ -625,10 +622,12 @@ def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
 
     @inline
     def place(tid):
-        """(which of the sharers, its first word, its first step)."""
+        """(which of the sharers, its first word, its first step); a step that is never there for threads too many."""
         sharer = tid & (sharers - 1)
         column = tid // sharers
-        return sharer, sharer * row + column * width, step_of(column)
+        busy = column < columns
+        column = column if busy else 0
+        return sharer, sharer * row + column * width, step_of(column) if busy else NEVER
 
     @unrolled
     def add_up(shares, base, out, at, left, sharer):
@@ -658,6 +657,5 @@ def channel_sums(dtype: str, v: Variant) -> tuple[Any, Any]:
                     if t + k < left:
                         store(out, at + t + k, x[k])
 
-    assert full_columns
     assert one_turn or whole
     return place, inline(add_up)

@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any, no_type_check
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
-from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import (
     ITEMSIZE,
     POINTEES,
@@ -31,6 +30,11 @@ from ssm_kernels.intrinsics import (
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import (
     FULL,
+    HAS_BIAS,
+    HAS_D,
+    HAS_Z,
+    SOFTPLUS,
+    STARTS,
     WARP,
     Variant,
     fresh_bits,
@@ -47,14 +51,14 @@ from ssm_kernels.variant import (
 
 PARAMETERS = (
     "u", "delta", "A", "B", "C", "D", "z", "delta_bias", "start", "seq_idx", "y", "last", "sums", "borders",
-    "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C", "chunk",
+    "options", "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C", "chunk",
 )  # fmt: skip
 
 
 def signature(v: Variant) -> Any:
     io, real, number = pointer(v.dtype), pointer(v.precision), pointer(v.number)
     maps = (pointer(v.map_B), pointer(v.map_C))
-    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 8
+    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 9
     return types.void(io, io, number, *maps, real, io, real, number, seq_idx, io, number, real, number, *integers)
 
 
@@ -74,7 +78,7 @@ class Shared:
 
 def shared(v: Variant, states: int, borders: bool) -> Shared:
     row = v.items * v.threads if v.aligned and v.ahead else 16
-    row_z = row if v.has_z and not borders else 16
+    row_z = 16 if borders else row
     B, C = staged_maps(v, not borders)
     held = held_states(v, states)
     io = ITEMSIZE[v.dtype] * (2 * row + row_z)
@@ -97,7 +101,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
     real, number, real_t, number_t = A_.real, A_.number, A_.real_type, A_.number_type
     MAMBA, ZOH = v.discretization == "mamba", v.discretization == "zoh"
     BILINEAR = v.discretization == "bilinear"
-    SOFTPLUS, HAS_D, HAS_Z, HAS_BIAS, START, PACKED = v.softplus, v.has_D, v.has_z, v.has_bias, v.start, v.packed
+    PACKED = v.packed
     READ_OUT, BORDERS, COMPLEX, AHEAD = not borders, borders, v.is_complex, v.ahead
     VARIABLE_B, VARIABLE_C = not v.constant_B, not v.constant_C and not borders
     SEGMENTS, ITEMS, THREADS, TILE, BLOCK, TOGETHER = v.segments, v.items, v.threads, v.tile, v.block, v.together
@@ -131,16 +135,10 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
     TOGETHER_ITEMS = TOGETHER * ITEMS
     INDEX = types.uint64
 
-    @inline
-    @unrolled
-    def step_size(raw, bias):
-        shifted = raw + bias if HAS_BIAS else raw
-        return softplus(shifted) if SOFTPLUS else shifted
-
     @unrolled
     def scan(
         u, delta, A, B, C, D, z, delta_bias, start, seq_idx, y, last, sums, borders_,
-        batch, dim, length, state, span, per_group_B, per_group_C, chunk,
+        options, batch, dim, length, state, span, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
         mail_u = cuda.shared.array(ROWS, IO, alignment=SHARED_ALIGNMENT)
         mail_delta = cuda.shared.array(ROWS, IO, alignment=SHARED_ALIGNMENT)
@@ -168,6 +166,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
         segment = lane // CHANNELS
         channel = (tid >> 5) * CHANNELS + (lane & (CHANNELS - 1))
         first, final = segment == 0, lane >= LAST_SEGMENT
+        gated = options & HAS_Z != 0
 
         # blocks of channels never cross a group
         per_span = (span + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
@@ -192,10 +191,10 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
             if c < end_of_span:
                 a = load_number(A, c * state + n)
                 held_a[INDEX(k)] = prepared(a) if MAMBA else a
-                if START:
+                if options & STARTS:
                     held_h[INDEX(k)] = load_number(start, (places + c) * state + n)
-        bias = load_real(delta_bias, d) if HAS_BIAS else ZERO
-        skip = load_real(D, d) if HAS_D else ZERO
+        bias = load_real(delta_bias, d) if options & HAS_BIAS else ZERO
+        skip = load_real(D, d) if options & HAS_D else ZERO
 
         row = (b * dim + d) * length + segment * ITEMS
         row_B = (b * (dim // per_group_B) + d0 // per_group_B) * state * length
@@ -267,7 +266,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                         if t0 + TILE < end:
                             ask_row(mail_u, u, at + TILE, left - TILE, tid)
                             ask_row(mail_delta, delta, at + TILE, left - TILE, tid)
-                        if HAS_Z and READ_OUT:
+                        if READ_OUT and gated:
                             ask_row(mail_z, z, at, left, tid)
                         commit_async()
                     else:
@@ -276,12 +275,15 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                             dt[i] = next_delta[i]
                         load_row(u, at + TILE, left - TILE, next_u)
                         load_row(delta, at + TILE, left - TILE, next_delta)
-                        if HAS_Z and READ_OUT:
+                        if READ_OUT and gated:
                             load_row(z, at, left, gate)
                     for i in unroll(ITEMS):
-                        step = step_size(dt[i], bias)
-                        dt[i] = step
-                        du[i] = step * s[i]
+                        dt[i] += bias
+                    if options & SOFTPLUS:
+                        for i in unroll(ITEMS):
+                            dt[i] = softplus(dt[i])
+                    for i in unroll(ITEMS):
+                        du[i] = dt[i] * s[i]
                         s[i] = skip * s[i]
                     if left < ITEMS:
                         for i in unroll(ITEMS):
@@ -388,7 +390,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                 if AHEAD:
                     buffer = 1 - buffer
             if READ_OUT:
-                if HAS_Z:
+                if gated:
                     if AHEAD:
                         wait_async()
                         take_row(mail_z, z, at, left, tid, gate)
