@@ -16,8 +16,8 @@ from numba.core import config
 from ssm_edu import kernel_cache
 
 __all__ = [
-    "LAUNCH_OPTIONS", "SHARED_ALIGNMENT", "SIMULATED", "Launchable", "compiled", "cuda", "intrinsic", "jit",
-    "multiprocessors", "types",
+    "LAUNCH_OPTIONS", "SHARED_ALIGNMENT", "SIMULATED", "Launchable", "compiled", "cuda", "current_device",
+    "intrinsic", "jit", "multiprocessors", "types",
 ]  # fmt: skip
 
 # what kernels use of these files without closing over it
@@ -49,42 +49,49 @@ Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[An
 
 @no_type_check
 def compiled(function: Any, signature: Any, max_registers: int | None = None) -> Launchable:
-    """A kernel of one signature, as (grid, block, stream, arguments) → None; pointers are passed as addresses.
+    """A kernel of pointers and int64, as (grid, block, stream, arguments) → None, for the current device.
 
-    It is compiled once for each device, and kept on disk.
+    Pointers are passed as addresses. What is compiled is kept on disk.
     """
     if SIMULATED:
         kernel = cuda.jit(function)
         return lambda grid, block, stream, arguments: kernel[grid, block](*arguments)
-    return _compiled(function, signature, max_registers, cuda.get_current_device().id)
-
-
-@no_type_check
-@cache
-def _compiled(function: Any, signature: Any, max_registers: int | None, device: int) -> Launchable:
     from importlib.metadata import version
 
+    from cuda.core import LaunchConfig
+    from cuda.core import launch as core_launch
     from numba.cuda.descriptor import cuda_target
 
     options = {} if max_registers is None else {"max_registers": max_registers}
     made_by = version("numba-cuda"), cuda_target.target_context.codegen().magic_tuple()
     dispatcher = kernel_cache.compiled(cuda.jit, function, signature, SOURCES, *made_by, **options)
-    (kernel,) = dispatcher.overloads.values()
+    (overload,) = dispatcher.overloads.values()
+    kernel = overload._codelibrary.get_cufunc().kernel
+    config = cache(lambda grid, block: LaunchConfig(grid=grid, block=block))
 
+    # past Numba's own launch, which looks at the type of every argument: addresses and int64 are plain integers
     def launch(grid, block, stream, arguments):
-        kernel.launch(arguments, grid, block, core_stream(stream), 0)
+        core_launch(core_stream(stream), config(grid, block), kernel, *arguments)
 
     return launch
 
 
 @no_type_check
+@cache
 def core_stream(stream: Any) -> Any:
+    """What `cuda.core` launches on, for one of Numba's streams or 0."""
     from numba.cuda.cudadrv import driver
 
     return vars(driver)["_to_core_stream"](stream)
 
 
 @no_type_check
-def multiprocessors() -> int:
-    """Of the current device; in the simulator, those of an H100."""
+def current_device() -> int:
+    return 0 if SIMULATED else cuda.get_current_device().id
+
+
+@no_type_check
+@cache
+def multiprocessors(device: int) -> int:
+    """Of a device, which is the current one; in the simulator, those of an H100."""
     return 132 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT

@@ -15,7 +15,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 
-from ssm_kernels._target import jit, types
+from ssm_kernels._target import SIMULATED, jit, types
 from ssm_kernels.intrinsics import exp2, reciprocal
 
 Device = Any  # a device function
@@ -119,10 +119,11 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
         def real_decay(delta, a):
             return exp2(delta * a)
     else:
+        exponential = np.exp if SIMULATED else math.exp  # Python's raises where it overflows
 
         @inline
         def real_exp(x):
-            return real(math.exp(x))
+            return real(exponential(x))
 
         @inline
         def log1p(w):
@@ -138,7 +139,7 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
 
         @inline
         def real_decay(delta, a):
-            return real(math.exp(delta * a))
+            return real(exponential(delta * a))
 
     @inline
     def softplus(x):

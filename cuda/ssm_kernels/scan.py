@@ -20,7 +20,7 @@ from math import lcm
 from typing import Any, no_type_check
 
 from ssm_kernels import sums
-from ssm_kernels._target import Launchable, compiled, multiprocessors
+from ssm_kernels._target import Launchable, compiled, current_device, multiprocessors
 from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
@@ -78,7 +78,7 @@ class Scan:
         return self.dim // (self.group_B or 1), self.dim // (self.group_C or 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compilable:
     """A kernel as the compiler is given it."""
 
@@ -91,7 +91,12 @@ class Compilable:
     expects: frozenset[str] = frozenset()
 
     def compiled(self) -> Launchable:
-        return compiled(self.kernel, self.signature, max_registers=self.max_registers)
+        return _compiled(self, current_device())
+
+
+@cache
+def _compiled(kernel: Compilable, device: int) -> Launchable:
+    return compiled(kernel.kernel, kernel.signature, max_registers=kernel.max_registers)
 
 
 def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
@@ -113,7 +118,10 @@ def choose(
         segments = max(segments, 16)
     while segments > 1 and (segments // 2) * items >= length:
         segments //= 2
-    few = segments == 32 and batch * dim < 2 * enough
+    few = segments == WARP and batch * dim < 2 * enough
+    fewest = batch * dim <= WARPS_A_MULTIPROCESSOR * processors
+    if few and not fewest:
+        items = min(items, 8)
     return Variant(
         dtype=dtype,
         is_complex=is_complex,
@@ -126,9 +134,9 @@ def choose(
         aligned=aligned,
         segments=segments,
         items=items,
-        # few warps: larger blocks of states and two of them at a time, in the registers that are free then
-        warps=2 * WARPS if few else WARPS,
-        together=2 if few and state % 2 == 0 and not is_complex else 1,
+        # few warps: larger blocks of states and several of them at a time, in the registers that are free then
+        warps=2 * WARPS if fewest else WARPS,
+        together=(2 if fewest or state % 4 else 4) if few and state % 2 == 0 and not is_complex else 1,
         ahead=not few,
     )
 
@@ -142,7 +150,7 @@ def variant_of(scan: Scan, *rows: Buffer | None) -> Variant:
     return choose(
         scan.batch, scan.dim, scan.length, scan.state, scan.dtype, scan.is_complex, scan.discretization,
         scan.group_B is None, scan.group_C is None, scan.complex_B, scan.complex_C, scan.seq_idx is not None,
-        aligned, multiprocessors(),
+        aligned, multiprocessors(current_device()),
     )  # fmt: skip
 
 
@@ -157,7 +165,6 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
     v = fitted(v, lambda w: forward_scan.shared_bytes(w, states, borders))
     if state % v.together:
         v = replace(v, together=1)
-    registers = 128 if v.ahead and plain(v) else None
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
     return v, Compilable(
@@ -168,8 +175,9 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
 @cache
 def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
     states = rounded_states(state)
-    # more steps a lane would not fit into registers, beside what a lane adds up for each
-    v = replace(v, items=min(8, v.items), warps=WARPS, together=1, ahead=True)
+    # few warps gain more from more of them than from more steps a lane
+    items = min(8, v.items) if v.segments == WARP else v.items
+    v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
     v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
     kernel = backward_scan.kernel(v, states)
     return v, Compilable(
@@ -181,11 +189,6 @@ def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
         v.precision,
         expectations(v, True),
     )
-
-
-def plain(v: Variant) -> bool:
-    """Whether a kernel's registers are known: real states in float32 by Mamba's rule."""
-    return v.precision == "float32" and not v.is_complex and v.discretization == "mamba"
 
 
 def expectations(v: Variant, loads_rows: bool) -> frozenset[str]:
@@ -271,9 +274,14 @@ def backward(
         allocate(states if constant else along, dtype)
         for constant, dtype in zip((v.constant_B, v.constant_C), staged, strict=True)
     )
-    shares_A, leaving = allocate(states, v.number), grads.initial_state
-    leaving = allocate(states, v.number) if leaving is None else leaving
-    shares_D, shares_bias = (allocate((scan.batch, scan.dim), v.precision) for _ in range(2))
+    # one batch entry has nothing to add up for A, D and the bias
+    alone = scan.batch == 1
+    shares_A = grads.A if alone else allocate(states, v.number)
+    shares_D, shares_bias = (
+        found if alone and found is not None else allocate((scan.batch, scan.dim), v.precision)
+        for found in (grads.D, grads.delta_bias)
+    )
+    leaving = allocate(states, v.number) if grads.initial_state is None else grads.initial_state
     nothing = scan.u
     arguments = (
         grad_y, scan.u, scan.delta, scan.A, scan.B, scan.C, _or(scan.D, nothing), _or(scan.z, nothing),
@@ -285,19 +293,21 @@ def backward(
     kernel.compiled()((scan.batch * blocks, 1, 1), (back.threads, 1, 1), stream, arguments)
 
     each = scan.dim * scan.state
-    add_up(shares_A, grads.A, v.number, v.number, 1, scan.batch, each, stream)
-    for shares, dtype, target, M, group in (
-        (shares_B, staged[0], grads.B, v.map_B, scan.group_B),
-        (shares_C, staged[1], grads.C, v.map_C, scan.group_C),
-    ):
-        if group is None:
-            add_up(shares, target, dtype, M, 1, scan.batch, each, stream)
-        else:
-            add_up(shares, target, dtype, M, scan.batch * group, blocks // group, scan.state * scan.length, stream)
-    if grads.D is not None:
-        add_up(shares_D, grads.D, v.precision, v.precision, 1, scan.batch, scan.dim, stream)
-    if grads.delta_bias is not None:
-        add_up(shares_bias, grads.delta_bias, v.precision, v.precision, 1, scan.batch, scan.dim, stream)
+    pending = [
+        (dtype, M, shares, target, 1, scan.batch, each)
+        if group is None
+        else (dtype, M, shares, target, scan.batch * group, blocks // group, scan.state * scan.length)
+        for shares, dtype, target, M, group in (
+            (shares_B, staged[0], grads.B, v.map_B, scan.group_B),
+            (shares_C, staged[1], grads.C, v.map_C, scan.group_C),
+        )
+    ]
+    if not alone:
+        pending.append((v.number, v.number, shares_A, grads.A, 1, scan.batch, each))
+        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
+            if target is not None:
+                pending.append((v.precision, v.precision, shares, target, 1, scan.batch, scan.dim))
+    add_up(pending, stream)
 
 
 @cache
@@ -308,13 +318,21 @@ def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
 
 
 @no_type_check
-def add_up(shares, total, dtype, total_dtype, outer, rows, size, stream):
-    width = 16 // ITEMSIZE[dtype]
-    aligned = size % width == 0 and width > 1
-    threads = -(-outer * size // (width if aligned else 1))
-    grid = (-(-threads // sums.THREADS), 1, 1)
-    kernel = sum_kernel(dtype, total_dtype, aligned).compiled()
-    kernel(grid, (sums.THREADS, 1, 1), stream, (shares, total, outer, rows, size))
+def add_up(pending, stream):
+    """Sums of the same dtypes go into one launch, three at most."""
+    groups = {}
+    for dtype, total_dtype, *sum_ in pending:
+        width = 16 // ITEMSIZE[dtype]
+        groups.setdefault((dtype, total_dtype, width > 1 and sum_[-1] % width == 0), []).append(sum_)
+    for (dtype, total_dtype, aligned), found in groups.items():
+        kernel, width = sum_kernel(dtype, total_dtype, aligned), 16 // ITEMSIZE[dtype] if aligned else 1
+        for first in range(0, len(found), sums.AT_ONCE):
+            some = found[first : first + sums.AT_ONCE]
+            most = max(outer * size for _, _, outer, _, size in some)
+            grid = (-(-most // (width * sums.THREADS)), len(some), 1)
+            unused = (some[0][0], some[0][0], 0, 1, 1)
+            rows = [*some, *[unused] * (sums.AT_ONCE - len(some))]
+            kernel.compiled()(grid, (sums.THREADS, 1, 1), stream, [argument for row in rows for argument in row])
 
 
 def options_of(scan: Scan, starts: bool) -> int:

@@ -99,7 +99,7 @@ def staged_map(dtype: str, constant: bool, v: Variant) -> StagedMap:
     staged = staged_dtype(dtype, v.precision)
     plane = v.block * v.tile
     planes = 2 * plane if v.ahead else plane
-    mail = plane if v.aligned and staged != dtype else 8
+    mail = plane if v.aligned and v.ahead and staged != dtype else 8
     return StagedMap(planes, mail, planes * ITEMSIZE[staged] + mail * ITEMSIZE[dtype])
 
 
@@ -199,13 +199,14 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     A lane reads word j of state n as target[(n·words + j)·segments + segment], 16 bytes, so that neighbouring lanes
     read neighbouring words. `ask` starts the copy, `take` makes it readable: after that and a barrier, all may read.
     Of one dtype the copy is asynchronous and direct; a narrow one goes through `mail`, where each thread finds its own
-    words again; rows that are not aligned are copied at once.
+    words again, or, where nothing is copied ahead, through registers; rows that are not aligned are copied at once.
     """
     io, width, wide = access(dtype), 16 // ITEMSIZE[staged], 16 // ITEMSIZE[dtype]
     items, segments, tile, threads = v.items, v.segments, v.tile, v.threads
     load, zero, copy, write, read = io.load, io.zero, copy_async(dtype), shared_store(staged), shared_load(dtype)
+    load_wide = io.load_wide
     row_words = tile // wide
-    asynchronous, narrow = v.aligned, wide != width
+    asynchronous, narrow, mailed = v.aligned, wide != width, wide != width and v.ahead
     # threads that copy one row, the rows that are copied at once, and how often a thread has a word of each
     together, rows = min(threads, row_words), max(threads // row_words, 1)
     turns = row_words // together
@@ -230,9 +231,18 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
                 valid = min(max(left - t, 0), wide)
                 source = source if valid > 0 else 0
                 while n < states:
-                    if narrow:
+                    if mailed:
                         copy(mail, slot, p, source, valid)
                         slot += threads * wide
+                    elif narrow:
+                        if valid > 0:
+                            x = load_wide(p, source)
+                            write(target, to, (x[0], x[1], x[2], x[3]))
+                            write(target, to + segments * width, (x[4], x[5], x[6], x[7]))
+                        else:
+                            write(target, to, (zero, zero, zero, zero))
+                            write(target, to + segments * width, (zero, zero, zero, zero))
+                        to += rows * tile
                     else:
                         copy(target, to, p, source, valid)
                         to += rows * tile
@@ -247,7 +257,7 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     @inline
     @unrolled
     def take(target, base, mail, states, tid):
-        if asynchronous and narrow:
+        if asynchronous and mailed:
             slot = tid * wide
             for turn in unroll(turns):
                 t = ((tid & (together - 1)) + turn * threads) * wide
