@@ -168,7 +168,7 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
     return v, Compilable(
-        name, kernel, forward_scan.signature(v), v.threads, registers, v.precision, expectations(v, not v.ahead)
+        name, kernel, forward_scan.signature(v), v.threads, None, v.precision, expectations(v, not v.ahead)
     )
 
 
