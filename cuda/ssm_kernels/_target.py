@@ -16,9 +16,19 @@ from numba.core import config
 from ssm_edu import kernel_cache
 
 __all__ = [
-    "LAUNCH_OPTIONS", "SHARED_ALIGNMENT", "SIMULATED", "Launchable", "compiled", "cuda", "current_device",
-    "intrinsic", "jit", "multiprocessors", "types",
-]  # fmt: skip
+    "LAUNCH_OPTIONS",
+    "SHARED_ALIGNMENT",
+    "SIMULATED",
+    "Launchable",
+    "compiled",
+    "compute_capability",
+    "cuda",
+    "current_device",
+    "intrinsic",
+    "jit",
+    "multiprocessors",
+    "types",
+]
 
 # what kernels use of these files without closing over it
 SOURCES = kernel_cache.digest_of_files(*sorted(map(str, Path(__file__).parent.rglob("*.py"))))
@@ -95,3 +105,10 @@ def current_device() -> int:
 def multiprocessors(device: int) -> int:
     """Of a device, which is the current one; in the simulator, those of an H100."""
     return 132 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
+
+
+@no_type_check
+@cache
+def compute_capability(device: int) -> tuple[int, int]:
+    """Of a device, which is the current one; in the simulator, that of an H100."""
+    return (9, 0) if SIMULATED else tuple(cuda.get_current_device().compute_capability)

@@ -19,6 +19,22 @@ from ssm_kernels._target import SIMULATED, jit, types
 from ssm_kernels.intrinsics import exp2, reciprocal
 
 Device = Any  # a device function
+
+
+@no_type_check
+def inline(function: Any) -> Device:
+    return jit(device=True, forceinline=True)(function)
+
+
+if SIMULATED:
+    exp64 = np.exp  # Python's raises where it overflows
+else:
+
+    @inline
+    def exp64(x: Any) -> Any:
+        return math.exp(x)
+
+
 # beyond it φ₁(z) = (eᶻ − 1)/z loses at most two bits
 EDGE = 0.7
 
@@ -60,11 +76,6 @@ def log1p_coefficients(degree: int) -> list[float]:
     """Of the polynomial that meets log(1 + w)/w at the Chebyshev points of [0, 1], constant first."""
     series = np.polynomial.Chebyshev.interpolate(lambda w: np.log1p(w) / w, degree, domain=[0, 1])
     return [float(c) for c in series.convert(kind=np.polynomial.Polynomial).coef]
-
-
-@no_type_check
-def inline(function: Any) -> Device:
-    return jit(device=True, forceinline=True)(function)
 
 
 @no_type_check
@@ -119,11 +130,10 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
         def real_decay(delta, a):
             return exp2(delta * a)
     else:
-        exponential = np.exp if SIMULATED else math.exp  # Python's raises where it overflows
 
         @inline
         def real_exp(x):
-            return real(exponential(x))
+            return real(exp64(x))
 
         @inline
         def log1p(w):
@@ -139,7 +149,7 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
 
         @inline
         def real_decay(delta, a):
-            return real(exponential(delta * a))
+            return real(exp64(delta * a))
 
     @inline
     def softplus(x):

@@ -318,7 +318,8 @@ else:
                 source = builder.ptrtoint(_vector(builder, p_, j_, dtype, GLOBAL), ir.IntType(64))
                 size = builder.mul(builder.trunc(valid_, I32), ir.Constant(I32, itemsize))
                 kind = ir.FunctionType(ir.VoidType(), [I32, ir.IntType(64), I32])
-                text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+                # .ca: the blocks of a multiprocessor read the same maps, the second one from its first-level cache
+                text = "cp.async.ca.shared.global [$0], [$1], 16, $2;"
                 builder.call(ir.InlineAsm(kind, text, "r,l,r,~{memory}", side_effect=True), [target, source, size])
                 return context.get_dummy_value()
 

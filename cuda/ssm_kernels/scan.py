@@ -20,7 +20,7 @@ from math import lcm
 from typing import Any, no_type_check
 
 from ssm_kernels import sums
-from ssm_kernels._target import Launchable, compiled, current_device, multiprocessors
+from ssm_kernels._target import Launchable, compiled, compute_capability, current_device, multiprocessors
 from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
@@ -96,7 +96,9 @@ class Compilable:
 
 @cache
 def _compiled(kernel: Compilable, device: int) -> Launchable:
-    return compiled(kernel.kernel, kernel.signature, max_registers=kernel.max_registers)
+    # a cap that holds without spills from Hopper on
+    cap = kernel.max_registers if compute_capability(device) >= (9, 0) else None
+    return compiled(kernel.kernel, kernel.signature, max_registers=cap)
 
 
 def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
@@ -167,16 +169,19 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
         v = replace(v, together=1)
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
+    plain = v.ahead and not v.is_complex and v.precision == "float32" and v.discretization == "mamba"
     return v, Compilable(
-        name, kernel, forward_scan.signature(v), v.threads, None, v.precision, expectations(v, not v.ahead)
-    )
+        name, kernel, forward_scan.signature(v), v.threads, 128 if plain else None, v.precision,
+        expectations(v, not v.ahead),
+    )  # fmt: skip
 
 
 @cache
 def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
     states = rounded_states(state)
-    # few warps gain more from more of them than from more steps a lane
-    items = min(8, v.items) if v.segments == WARP else v.items
+    # few warps gain more from more of them than from more steps a lane; wider numbers take more registers
+    fewer = v.segments == WARP or v.number != "float32"
+    items = max(v.items // 2, 16 // ITEMSIZE[v.dtype]) if fewer else v.items
     v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
     v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
     kernel = backward_scan.kernel(v, states)
