@@ -1,0 +1,111 @@
+"""`ssm_edu::selective_scan` and its adjoint as PyTorch's operators: what autograd records and `torch.compile` traces.
+
+A tensor on a CUDA device goes to :mod:`ssm_edu.gpu` as it is, and the kernels go on the current stream. One on the host
+goes to the CPU's backend without a copy, but for float16 and bfloat16: these are widened to float32, in which the
+scan computes anyway, and the results rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssm_edu import selective_scan, selective_scan_backward
+from ssm_edu.selective.problem import ARGUMENTS, Reader
+
+ARRAYS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
+DIFFERENTIABLE = ARRAYS[:-1]
+INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "Tensor? initial_state, Tensor? seq_idx, bool delta_softplus, str discretization"
+)
+NARROW = (torch.float16, torch.bfloat16)
+
+
+@torch.library.custom_op("ssm_edu::selective_scan", mutates_args=(), schema=f"({INPUTS}) -> (Tensor, Tensor)")
+def scan(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """y and the last state."""
+    arrays, options = _named(inputs)
+    with torch.no_grad():
+        if arrays["u"].is_cuda:
+            return selective_scan(**arrays, **options, return_last_state=True)
+        y, last_state = selective_scan(**_on_host(arrays), **options, return_last_state=True)
+        return _tensor(y, arrays["u"]), _tensor(last_state, arrays["A"])
+
+
+@scan.register_fake
+def _(*inputs: Any) -> tuple[Tensor, Tensor]:
+    u, _, A = inputs[:3]
+    return u.new_empty(u.shape), A.new_empty((u.shape[0], u.shape[1], A.shape[1]))
+
+
+@torch.library.custom_op(
+    "ssm_edu::selective_scan_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad_y, Tensor? grad_last_state, {INPUTS}) -> Tensor[]",
+)
+def scan_backward(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) -> list[Tensor]:
+    """The gradients by those of `DIFFERENTIABLE` that are given, in its order."""
+    arrays, options = _named(inputs)
+    cotangents: dict[str, Any] = {"grad_y": grad_y, "grad_last_state": grad_last_state}
+    with torch.no_grad():
+        if grad_y.is_cuda:
+            gradients: Any = selective_scan_backward(**arrays, **cotangents, **options)
+            return [gradient for gradient in gradients if gradient is not None]
+        found = selective_scan_backward(**_on_host(arrays | cotangents), **options)
+        return [_tensor(gradient, arrays[n]) for n, gradient in found._asdict().items() if gradient is not None]
+
+
+@scan_backward.register_fake
+def _(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in inputs[: len(DIFFERENTIABLE)] if x is not None]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[: len(ARRAYS)])
+    ctx.options = inputs[len(ARRAYS) :]
+
+
+def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors
+    if grad_y is None:
+        grad_y = torch.zeros_like(inputs[0])
+    found = iter(scan_backward(grad_y, grad_last_state, *inputs, *ctx.options))
+    gradients = [None if x is None else next(found) for x in inputs[: len(DIFFERENTIABLE)]]
+    return *gradients, None, *[None for _ in ctx.options]
+
+
+def _refuse(ctx: Any, *gradients: Any) -> None:
+    raise NotImplementedError(
+        "the selective scan has first derivatives alone; this asks for the gradient of a gradient"
+    )
+
+
+scan.register_autograd(_differentiate, setup_context=_save)
+scan_backward.register_autograd(_refuse)
+
+
+def _named(inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    *arrays, delta_softplus, discretization = inputs
+    options = {"delta_softplus": delta_softplus, "discretization": discretization}
+    return dict(zip(ARRAYS, arrays, strict=True)), options
+
+
+def _on_host(arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """NumPy's arrays, once their dtypes are checked as they came."""
+    reader, found = Reader(), dict[str, Any]()
+    for name, x in arrays.items():
+        if x is not None:
+            kind, layouts = ARGUMENTS[name]
+            reader.check(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), kind, *layouts)
+            x = x.detach().resolve_conj().resolve_neg()
+        found[name] = None if x is None else (x.float() if x.dtype in NARROW else x).numpy()
+    return found
+
+
+def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
