@@ -58,7 +58,8 @@ SOURCES = {
     "Hardware-Efficient Training. ICML 2024, arXiv:2312.06635.",
     "HGRN": "Z. Qin, S. Yang and Y. Zhong. Hierarchically Gated Recurrent Neural Network for Sequence Modeling. "
     "NeurIPS 2023, arXiv:2311.04823.",
-    "RWKV-4": "B. Peng et al. RWKV: Reinventing RNNs for the Transformer Era. Findings of EMNLP 2023, arXiv:2305.13048.",
+    "RWKV-4": "B. Peng et al. RWKV: Reinventing RNNs for the Transformer Era. Findings of EMNLP 2023, "
+    "arXiv:2305.13048.",
     "RWKV-6": "B. Peng et al. Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence. COLM 2024, "
     "arXiv:2404.05892.",
     "RWKV-7": "B. Peng et al. RWKV-7 “Goose” with Expressive Dynamic State Evolution. arXiv:2503.14456, 2025.",

@@ -3,19 +3,37 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 
 
+NUMPY, TORCH, KIT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_example_runs():
-    first, second = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict = {}
-    exec(first, names)
+    exec(NUMPY, names)
     assert names["y"].shape == (2, 64, 1000)
     assert names["gradients"].A.shape == (64, 16)
-    exec(
-        "import ssm_edu\nmy_scan, my_scan_backward = ssm_edu.selective_scan, None\n" + second.replace("torch", "numpy"),
-        names,
-    )
+
+
+def test_the_example_in_torch_runs():
+    pytest.importorskip("torch")
+    from ssm_edu.torch import uninstall
+
+    names: dict = {}
+    exec(NUMPY, names)
+    try:
+        exec(TORCH, names)
+        assert names["inputs"][2].grad.shape == (64, 16)
+    finally:
+        uninstall()
+
+
+def test_the_line_for_a_test_file_runs():
+    own = "import ssm_edu\nmy_scan, my_scan_backward = ssm_edu.selective_scan, None\n"
+    exec(own + KIT.replace("torch", "numpy"), {})
 
 
 def test_the_counts_are_of_today():
