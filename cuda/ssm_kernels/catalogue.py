@@ -34,8 +34,10 @@ BORDERS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16, packed, constant B": FEW | {"dtype": "bfloat16", "packed": True, "constant_B": True},
 }
+BEFORE_HOPPER = (8, 0)
 BACKWARD: dict[str, dict[str, Any]] = {
     "float32": {},
+    "float32, before Hopper": {"capability": BEFORE_HOPPER},
     "bfloat16, zoh, packed": {"dtype": "bfloat16", "discretization": "zoh", "packed": True},
     "float16, not aligned": FEW | {"dtype": "float16", "aligned": False},
     "float32, 64 states, constant C": FEWER | {"state": 64, "constant_C": True},
@@ -53,7 +55,9 @@ def variants() -> Iterator[Compilable]:
     for title, options in BORDERS.items():
         yield _named("borders", title, *_forward(options, True))
     for title, options in BACKWARD.items():
-        yield _named("backward", title, *scan.backward_kernel(_chosen(options), _states(options)))
+        options, capability = dict(options), options.get("capability", scan.HOPPER)
+        options.pop("capability", None)
+        yield _named("backward", title, *scan.backward_kernel(_chosen(options), _states(options), capability))
     for shares, total, aligned in SUMS:
         yield scan.sum_kernel(shares, total, aligned)
 
@@ -69,7 +73,7 @@ def _states(options: dict[str, Any]) -> int:
 def _forward(options: dict[str, Any], borders: bool) -> tuple[Any, Compilable]:
     v = _chosen(options)
     if borders:  # with the tile of the adjoint that reads them
-        v, _ = scan.backward_kernel(v, _states(options))
+        v, _ = scan.backward_kernel(v, _states(options), scan.HOPPER)
     return scan.forward_kernel(v, _states(options), borders)
 
 

@@ -32,6 +32,7 @@ SHARED_BYTES = 48 * 1024
 WARPS = 4
 WARPS_A_MULTIPROCESSOR = 8
 MAX_STATE = 256
+HOPPER = (9, 0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Compilable:
-    """A kernel as the compiler is given it."""
+    """A kernel as the compiler is given it. `since`: the compute capability from which it is launched.
+
+    `max_registers` holds from compute capability 9.0 on: there the cap makes no spills.
+    """
 
     name: str
     kernel: Any
@@ -89,6 +93,10 @@ class Compilable:
     max_registers: int | None = None
     arithmetic: str = "float32"
     expects: frozenset[str] = frozenset()
+    since: tuple[int, int] = (8, 0)
+
+    def cap(self, capability: tuple[int, int]) -> int | None:
+        return self.max_registers if capability >= HOPPER else None
 
     def compiled(self) -> Launchable:
         return _compiled(self, current_device())
@@ -96,9 +104,7 @@ class Compilable:
 
 @cache
 def _compiled(kernel: Compilable, device: int) -> Launchable:
-    # a cap that holds without spills from Hopper on
-    cap = kernel.max_registers if compute_capability(device) >= (9, 0) else None
-    return compiled(kernel.kernel, kernel.signature, max_registers=cap)
+    return compiled(kernel.kernel, kernel.signature, max_registers=kernel.cap(compute_capability(device)))
 
 
 def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
@@ -177,10 +183,11 @@ def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Comp
 
 
 @cache
-def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
+def backward_kernel(v: Variant, state: int, capability: tuple[int, int]) -> tuple[Variant, Compilable]:
     states = rounded_states(state)
-    # few warps gain more from more of them than from more steps a lane; wider numbers take more registers
-    fewer = v.segments == WARP or v.number != "float32"
+    # few warps gain more from more of them than from more steps a lane; all but the plainest take too many registers
+    plain = v.number == "float32" and v.discretization == "mamba" and not v.packed
+    fewer = v.segments == WARP or not plain or capability < HOPPER
     items = max(v.items // 2, 16 // ITEMSIZE[v.dtype]) if fewer else v.items
     v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
     v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
@@ -193,6 +200,7 @@ def backward_kernel(v: Variant, state: int) -> tuple[Variant, Compilable]:
         None,
         v.precision,
         expectations(v, True),
+        (8, 0) if fewer else HOPPER,
     )
 
 
@@ -262,7 +270,7 @@ def backward(
     """
     check_state(scan)
     v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
-    back, kernel = backward_kernel(v, scan.state)
+    back, kernel = backward_kernel(v, scan.state, compute_capability(current_device()))
 
     # the states before each of its tiles, from a pass in which nothing is read out
     first, before = forward_kernel(back, scan.state, True)

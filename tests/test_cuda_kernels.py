@@ -1,0 +1,548 @@
+"""The production CUDA kernels in the simulator: inside the oracle's bounds, whatever the options and the schedule.
+
+An example is a launch of slow Python, so most run on variants with few warps, few steps a lane and few states at a
+time, which are the same code; some run on what a shape is given on a GPU.
+"""
+
+import types
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from math import lcm, prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from numba import cuda
+
+if not cuda.jit.__module__.startswith("numba.cuda.simulator"):
+    pytest.skip("Numba was imported without NUMBA_ENABLE_CUDASIM=1", allow_module_level=True)
+
+from ssm_kernels import catalogue, scan, sums, variant
+from ssm_kernels.backward import production as backward
+from ssm_kernels.forward import production as forward
+from ssm_kernels.intrinsics import ITEMSIZE
+from ssm_kernels.scan import SHARED_BYTES
+
+import ssm_edu
+from ssm_edu import bounds
+from ssm_edu.gpu import runtime
+from ssm_edu.gpu.plan import plan
+from ssm_edu.selective import reference
+from ssm_edu.selective.problem import DISCRETIZATIONS, make_problem
+from ssm_edu.selective.reference import Gradients
+from ssm_edu.testing.simulator import KernelError, simulated
+from tests.problems import random_arguments
+
+NARROW = ("u", "delta", "z", "grad_y")
+
+
+def as_bfloat16(arguments):
+    """The arguments of a bfloat16 scan, their inputs rounded, in float32: NumPy has no bfloat16."""
+
+    def rounded(array):
+        buffer = np.empty(array.size, np.uint16)
+        runtime.upload(array, "bfloat16", buffer)
+        return runtime.download(array.shape, "bfloat16", buffer)
+
+    def is_narrow(name, value):
+        return name in NARROW or (name in "BC" and value.ndim == 4 and value.dtype == np.float32)
+
+    return {name: rounded(value) if is_narrow(name, value) else value for name, value in arguments.items()}
+
+
+class Device:
+    """Buffers as the door makes them; what is allocated is NaN until it is written."""
+
+    def __init__(self, dtype):
+        self.dtype, self.shapes = dtype, {}
+
+    def name_of(self, name, array):
+        narrow = name in NARROW or (name in ("B", "C") and array.ndim == 4)
+        return "bfloat16" if self.dtype == "bfloat16" and narrow and array.dtype == np.float32 else array.dtype.name
+
+    def buffer(self, name, array):
+        array = array.astype(np.int32) if name == "seq_idx" else array
+        dtype = self.name_of(name, array)
+        buffer = self.allocate(array.shape, dtype)
+        runtime.upload(array, dtype, buffer)
+        return buffer
+
+    @staticmethod
+    def allocate(shape, dtype):
+        bits = np.dtype(runtime.BITS.get(dtype, dtype))
+        return np.full(prod(shape) * bits.itemsize, 0xFF, np.uint8).view(bits)
+
+
+def launched(kernels, problem, dtype, grad_y, grad_last, schedule=None):
+    """(y, last state, *gradients) from the kernels."""
+    device = Device(dtype)
+    arrays = {name: value for name, value in vars(problem).items() if isinstance(value, np.ndarray)}
+    described = tuple((name, array.shape, device.name_of(name, array)) for name, array in arrays.items())
+    fields = plan(problem.delta_softplus, problem.discretization, described).fields
+    inputs = {name: device.buffer(name, array) for name, array in arrays.items()}
+    optional = dict.fromkeys(("D", "z", "delta_bias", "initial_state", "seq_idx"))
+    given_ = kernels.Scan(**fields, **(optional | inputs))
+    states = (problem.batch, problem.dim, problem.state)
+    targets = {"y": problem.u, "last_state": np.empty(states, problem.A.dtype)}
+    targets |= {name: arrays[name] for name in Gradients._fields if name in arrays}
+    dtypes = {name: device.name_of("u" if name == "y" else name, array) for name, array in targets.items()}
+    out = {name: device.allocate(array.shape, dtypes[name]) for name, array in targets.items()}
+    before = {name: buffer.copy() for name, buffer in inputs.items()}
+    grads = Gradients(*[out.get(name) for name in Gradients._fields])
+    cotangents = device.buffer("grad_y", grad_y), None if grad_last is None else device.buffer("h", grad_last)
+    with simulated(schedule):
+        kernels.forward(given_, out["y"], out["last_state"], stream=0, allocate=device.allocate)
+        kernels.backward(given_, *cotangents, grads, stream=0, allocate=device.allocate)
+    for name, buffer in inputs.items():
+        np.testing.assert_array_equal(buffer, before[name])
+    return [
+        runtime.download(targets[name].shape, dtypes[name], out[name]) if name in out else None
+        for name in ("y", "last_state", *Gradients._fields)
+    ]
+
+
+@contextmanager
+def of_variant(**options):
+    """Launches take this variant, where the shape asks for another."""
+    choose = scan.choose
+    sizes = {name: options[name] for name in ("segments", "items", "warps", "block") if name in options}
+
+    def chosen(*arguments):
+        v = choose(*arguments)
+        return replace(v, **options | {"aligned": v.aligned and options.get("aligned", True)})
+
+    def fitted(v, shared_bytes):
+        v = replace(v, **sizes)
+        if shared_bytes(v) > SHARED_BYTES:
+            reject()
+        return v
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "choose", chosen)
+        if sizes:
+            patch.setattr(scan, "fitted", fitted)
+        yield
+
+
+# A launch costs some milliseconds for each of blocks · warps · tiles · states · items
+MOST_WORK = 40
+WIDTH = {"float32": 4, "float16": 8, "bfloat16": 8, "float64": 2}
+
+
+def problem_of(dtype, seed=0, *, delta_scale=1, delta_shift=0, z_scale=1, real_C=False, **options):
+    """A problem in its dtype, bfloat16 in float32; shifted by −4, Δ is about 0.02, and states last long."""
+    wide = "float32" if dtype == "bfloat16" else dtype
+    arguments = random_arguments(seed, dtype=wide, **options)
+    arguments["delta"] = (delta_scale * arguments["delta"] + delta_shift).astype(wide)
+    if "z" in arguments:
+        arguments["z"] = (z_scale * arguments["z"]).astype(wide)
+    if real_C and np.iscomplexobj(arguments["C"]):
+        C = arguments["C"].real
+        arguments["C"] = C.astype(wide) if C.ndim == 4 else C
+    return make_problem(**as_bfloat16(arguments) if dtype == "bfloat16" else arguments)
+
+
+def cotangents(problem, dtype, seed=0):
+    rng = np.random.default_rng([seed, 1])
+    last = rng.normal(size=(problem.batch, problem.dim, problem.state))
+    if problem.is_complex:
+        last = last + 1j * rng.normal(size=last.shape)
+    grad_y = {"grad_y": rng.normal(size=problem.u.shape).astype(problem.u.dtype)}
+    return (as_bfloat16(grad_y) if dtype == "bfloat16" else grad_y)["grad_y"], last.astype(problem.A.dtype)
+
+
+OUTPUTS = ("y", "last_state", *Gradients._fields)
+
+
+def ratios(problem, dtype, found, grad_y, grad_last):
+    """The largest error / bound of each output; inf where one is NaN, or there and should not be."""
+    exact = [*reference.selective_scan(problem), *reference.selective_scan_backward(problem, grad_y, grad_last)]
+    arithmetic = bounds.FLOAT64 if dtype == "float64" else bounds.FLOAT32_APPROX
+    allowed = [
+        *bounds.forward(problem, arithmetic, "any", stored=dtype),
+        *bounds.backward(problem, grad_y, grad_last, arithmetic, "any", stored=dtype),
+    ]
+    worst = {}
+    for name, value, expected, bound in zip(OUTPUTS, found, exact, allowed, strict=True):
+        if expected is None or value is None:
+            worst[name] = 0 if value is expected else np.inf
+            continue
+        assert np.isfinite(bound).all(), name  # else the bounds say nothing
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(value == expected, 0, np.abs(value - expected) / bound)
+        worst[name] = np.nan_to_num(ratio, nan=np.inf).max(initial=0)
+    return worst
+
+
+def worst_ratio(case, schedule=0, with_last=True, kernels=scan):
+    """The largest of :func:`ratios` of a case: its variant, dtype and problem."""
+    variant, dtype, options = case
+    problem = problem_of(dtype, **options)
+    grad_y, grad_last = cotangents(problem, dtype)
+    grad_last = grad_last if with_last else None
+    with of_variant(**variant):
+        found = launched(kernels, problem, dtype, grad_y, grad_last, schedule)
+    return max(ratios(problem, dtype, found, grad_y, grad_last).values())
+
+
+GROUPS = (1, 2, 3, None)
+
+
+def divides(dim, *groups):
+    return all(dim % (group or 1) == 0 for group in groups)
+
+
+def work(variant, batch, dim, length, state, groups_B, groups_C):
+    """What :data:`MOST_WORK` bounds."""
+    spans = lcm(groups_B or 1, groups_C or 1)
+    blocks = batch * spans * -(-(dim // spans) // (32 // variant["segments"] * variant["warps"]))
+    tiles = -(-length // (variant["segments"] * variant["items"]))
+    return blocks * variant["warps"] * tiles * state * variant["items"]
+
+
+@st.composite
+def cases(draw, dtype, is_complex):
+    """A variant and a problem, within :data:`MOST_WORK`."""
+    width = WIDTH[dtype]
+    segments = draw(st.sampled_from([1, 2, 4, 8, 16, 32]))
+    items = draw(st.sampled_from([width, 2 * width][: 1 if width == 8 else 2]))
+    tile = segments * items
+    row_words = tile * (16 if is_complex and dtype == "float64" else 8) // 16
+    variant = {
+        "segments": segments,
+        "items": items,
+        "warps": 2 if row_words > 32 else draw(st.sampled_from([1, 2])),
+        "block": draw(st.sampled_from([2, 4, 16])),
+        "together": draw(st.sampled_from([1, 2])),
+        "ahead": draw(st.booleans()),
+        "aligned": draw(st.booleans()),
+    }
+    around = [tile - 1, tile, tile + 1, tile + width, 2 * tile + width, 3 * tile, 2 * tile - 1]
+    lengths = [1, 2, 7, 13, width, *[n for n in around if n > 0]]
+    shapes = [
+        shape
+        for shape in product([1, 2], [6, 1, 4, 35], lengths, [3, 1, 16, 17], GROUPS, GROUPS)
+        if divides(shape[1], *shape[4:]) and work(variant, *shape) <= MOST_WORK
+    ]
+    sizes = dict(
+        zip(("batch", "dim", "length", "state", "groups_B", "groups_C"), draw(st.sampled_from(shapes)), strict=True)
+    )
+    names = ("D", "z", "delta_bias", "delta_softplus", "initial_state", "packed", "complex_maps", "real_C")
+    options = {name: draw(st.booleans()) for name in names} | {
+        "discretization": draw(st.sampled_from(DISCRETIZATIONS)),
+        "delta_scale": draw(st.sampled_from([1, 8])),
+        "delta_shift": draw(st.sampled_from([-4, 0])),
+        "z_scale": draw(st.sampled_from([1, 30])),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+    }
+    if not options["delta_softplus"]:  # a negative step is growth, and beyond any format at some length
+        options["delta_shift"] = 0
+    return variant, dtype, sizes | options | {"is_complex": is_complex}
+
+
+KINDS = [(dtype, is_complex) for dtype in WIDTH for is_complex in (False, True)]
+
+
+@pytest.mark.parametrize(("dtype", "is_complex"), KINDS)
+@settings(max_examples=max(1, settings.default.max_examples // 15))  # each example is three launches of slow Python
+@given(data=st.data())
+def test_inside_the_bounds_of_the_oracle_under_any_schedule(dtype, is_complex, data):
+    """ADJ-1 to ADJ-12, ROUND-4, ROUND-7, ROUND-10, SCAN-15."""
+    case = data.draw(cases(dtype, is_complex))
+    schedule = data.draw(st.randoms(use_true_random=False))
+    assert worst_ratio(case, schedule, data.draw(st.booleans())) <= 1
+
+
+def small(segments=4, items=4, warps=1, block=2, **more):
+    return {"segments": segments, "items": items, "warps": warps, "block": block} | more
+
+
+# Each option of the API, and each border, in at least one; what Hypothesis draws elsewhere may leave some out
+CASES = {
+    "constant maps, complex": (small(), "float32", {"groups_B": None, "groups_C": None, "is_complex": True}),
+    "constant B, real in complex": (
+        small(items=8),
+        "bfloat16",
+        {"groups_B": None, "is_complex": True, "complex_maps": False, "packed": True},
+    ),
+    "constant C, zoh": (small(2, 8), "float16", {"groups_C": None, "discretization": "zoh", "length": 24}),
+    "complex B, real C, bilinear": (
+        small(8, 2),
+        "float64",
+        {"is_complex": True, "real_C": True, "discretization": "bilinear", "length": 34},
+    ),
+    "complex zoh": (small(), "float32", {"is_complex": True, "discretization": "zoh", "length": 20, "packed": True}),
+    "unequal groups": (small(16), "float32", {"batch": 1, "dim": 6, "groups_B": 2, "groups_C": 3, "state": 2}),
+    "a group in several blocks": (small(16), "float32", {"batch": 1, "dim": 6, "groups_B": 2, "groups_C": 1}),
+    "nothing optional": (
+        small(),
+        "float32",
+        dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_state"), False) | {"length": 36},
+    ),
+    "one step": (small(), "float32", {"length": 1}),
+    "a prime": (small(8), "float32", {"length": 37, "batch": 1}),
+    "a tile ends with the row": (small(2), "float32", {"length": 16}),
+    "two states at a time": (small(32, 4, 1, 4, together=2), "float32", {"dim": 2, "batch": 1, "state": 6}),
+    "no segments": (small(1), "float32", {"length": 8, "packed": True, "dim": 33, "batch": 1}),
+    "65 states": (small(8, block=16), "float32", {"batch": 1, "dim": 3, "length": 28, "state": 65}),
+    "two warps share a tile": (small(32, 4, 2), "float32", {"dim": 3, "batch": 1, "length": 132, "state": 2}),
+    "float64, aligned": (small(4, 2, 2), "float64", {"length": 22, "packed": True}),
+    "complex128": (small(4, 2), "float64", {"is_complex": True, "length": 10, "state": 5}),
+    "many small blocks": (small(16, 4, 1), "float32", {"batch": 3, "dim": 5, "length": 20, "state": 1}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_option(name):
+    assert worst_ratio(CASES[name]) <= 1
+
+
+GPU_SIZED = {
+    "float32": ("float32", {"batch": 1, "dim": 3, "length": 70, "state": 2}),
+    "bfloat16, not aligned": ("bfloat16", {"batch": 1, "dim": 2, "length": 61, "state": 2}),
+    "float64, packed": ("float64", {"batch": 1, "dim": 2, "length": 40, "state": 2, "packed": True}),
+    "one step": ("float32", {"batch": 2, "dim": 40, "length": 1, "state": 3}),
+}
+
+
+@pytest.mark.parametrize("name", GPU_SIZED)
+def test_as_a_gpu_is_given_it(name):
+    assert worst_ratio(({}, *GPU_SIZED[name])) <= 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_through_the_door(dtype):
+    arguments = random_arguments(3, batch=1, dim=2, length=9, state=2, dtype=dtype)
+    problem = make_problem(**arguments)
+    grad_y, grad_last = cotangents(problem, dtype)
+    with of_variant(**small(8, 8)), simulated(1):
+        y, last = ssm_edu.selective_scan(**arguments, return_last_state=True, backend="cuda")
+        gradients = ssm_edu.selective_scan_backward(grad_y, **arguments, grad_last_state=grad_last, backend="cuda")
+    assert max(ratios(problem, dtype, [y, last, *gradients], grad_y, grad_last).values()) <= 1
+
+
+def test_bfloat16_through_the_door():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    problem = problem_of("bfloat16", batch=1, dim=2, length=9, state=2)
+    arrays = {name: value for name, value in vars(problem).items() if isinstance(value, np.ndarray)}
+    narrow = {name: arrays[name].astype(bfloat16) for name in ("u", "delta", "z", "B", "C")}
+    with of_variant(**small(8, 8)), simulated(1):
+        y = ssm_edu.selective_scan(**arrays | narrow, delta_softplus=True, backend="cuda")
+    assert y.dtype == bfloat16
+    assert (np.abs(y - reference.selective_scan(problem)[0]) <= bounds.forward(problem, stored="bfloat16").y).all()
+
+
+DETERMINISTIC = ("a group in several blocks", "complex zoh", "two warps share a tile", "constant maps, complex")
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_two_schedules_agree_in_every_bit(name):
+    variant, dtype, options = CASES[name]
+    problem = problem_of(dtype, **options | {"length": 20})
+    given_ = cotangents(problem, dtype)
+    with of_variant(**variant):
+        first, second = (launched(scan, problem, dtype, *given_, schedule) for schedule in (None, 5))
+    for name, left, right in zip(OUTPUTS, first, second, strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+BAD_VALUES = [("u", np.nan), ("u", np.inf), ("delta", np.nan), ("delta", np.inf), ("z", np.nan), ("B", np.nan)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
+def test_nan_and_inf_stay_where_they_belong(name, value, packed):
+    """Finite is what the oracle has finite, and it is as right as without."""
+    options = {"batch": 1, "dim": 5, "length": 40, "state": 2, "delta_shift": -4}
+    problem = problem_of("float32", **options)
+    if packed:
+        problem = replace(problem, seq_idx=(np.arange(40) >= 21).astype(np.int32)[None])
+    array = getattr(problem, name).copy()
+    array[(0, 2, 19) if name in ("u", "delta", "z") else (0, 0, 1, 19)] = value
+    problem = replace(problem, **{name: array})
+    grad_y, grad_last = cotangents(problem, "float32")
+    with of_variant(**small()):
+        found = launched(scan, problem, "float32", grad_y, grad_last)
+    exact = [*reference.selective_scan(problem), *reference.selective_scan_backward(problem, grad_y, grad_last)]
+    allowed = [
+        *bounds.forward(problem, bounds.FLOAT32_APPROX, "any"),
+        *bounds.backward(problem, grad_y, grad_last, bounds.FLOAT32_APPROX, "any"),
+    ]
+    assert not all(np.isfinite(x).all() for x in exact)
+    assert any(np.isfinite(x).any() for x in exact)
+    for output, x, expected, bound in zip(OUTPUTS, found, exact, allowed, strict=True):
+        np.testing.assert_array_equal(np.isfinite(x), np.isfinite(expected), err_msg=output)
+        known = np.isfinite(bound)
+        assert (np.abs(x[known] - expected[known]) <= bound[known]).all(), output
+
+
+# Which variant a shape is given
+
+
+def shared_bytes(v, state, kind):
+    states = scan.rounded_states(state)
+    if kind == "backward":
+        return scan.backward_scan.shared_bytes(v, states)
+    return scan.forward_scan.shared_bytes(v, states, kind == "borders")
+
+
+def kernels_of(batch, dim, length, state, dtype, is_complex, discretization, maps, packed, aligned):
+    """The variants of the three launches, by kind. Making them a kernel checks what they assume of one another."""
+    constant_B, constant_C, complex_B, complex_C = maps
+    v = scan.choose(
+        batch, dim, length, state, dtype, is_complex, discretization, constant_B, constant_C,
+        complex_B and is_complex, complex_C and is_complex, packed, aligned, 132,
+    )  # fmt: skip
+    back, _ = scan.backward_kernel(v, state, scan.HOPPER)
+    return {
+        "forward": scan.forward_kernel(v, state, False)[0],
+        "backward": back,
+        "borders": scan.forward_kernel(back, state, True)[0],
+    }
+
+
+@settings(max_examples=4 * settings.default.max_examples)  # nothing is launched
+@given(
+    batch=st.sampled_from([1, 2, 64]),
+    dim=st.sampled_from([1, 5, 256, 768, 2560, 8192]),
+    length=st.sampled_from([1, 3, 17, 100, 2048, 1 << 20]) | st.integers(1, 4096),
+    state=st.sampled_from([1, 16, 17, 64, 65, 128, 256]) | st.integers(1, 256),
+    dtype=st.sampled_from(sorted(WIDTH)),
+    is_complex=st.booleans(),
+    discretization=st.sampled_from(DISCRETIZATIONS),
+    maps=st.tuples(*[st.booleans()] * 4),
+    packed=st.booleans(),
+    aligned=st.booleans(),
+)
+def test_every_shape_has_a_variant(**shape):
+    """It fits into shared memory, its warps are whole, forward and backward agree on the tile, and lanes have work."""
+    length, dtype, state = shape["length"], shape["dtype"], shape["state"]
+    found = kernels_of(**shape)
+    for kind, v in found.items():
+        assert shared_bytes(v, state, kind) <= SHARED_BYTES, kind
+        assert v.channels * v.segments == 32, kind
+        assert v.items * ITEMSIZE[dtype] % 16 == 0, kind
+        assert state % v.together == 0, kind
+        fewer = replace(v, segments=max(v.segments // 2, 1), warps=1, block=max(2, v.together))
+        idle = kind != "borders" and v.segments > 1 and fewer.tile >= length
+        assert not idle or shared_bytes(fewer, state, kind) > SHARED_BYTES, f"{kind}: half of the lanes have no step"
+    assert found["borders"].tile == found["backward"].tile
+
+
+def test_the_catalogue_names_what_a_launch_compiles():
+    """One of each dtype, rule and direction."""
+    found = list(catalogue.variants())
+    assert len({one.name for one in found}) == len(found)
+    for words in (WIDTH, DISCRETIZATIONS[1:], ("complex64", "complex128", "packed", "constant", "not aligned", "256")):
+        for word in words:
+            assert any(word in one.name for one in found), word
+    segments = {
+        scan.choose(**catalogue.ORDINARY | {"batch": 1, "dim": dim}).segments for dim in (1, *range(64, 16384, 64))
+    }
+    for kind in ("forward", "backward"):
+        kernels = [one.name for one in found if one.name.startswith(kind)]
+        assert all(any(name.endswith(f" {each} segments") for name in kernels) for each in segments)
+
+
+# The checks fail wrong kernels
+
+PLAIN = (small(), "float32", {"batch": 1, "dim": 4, "length": 20})
+BATCH = (small(), "float32", {"batch": 2, "dim": 2, "length": 20, "state": 2})
+PACKED = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "packed": True})
+COMPLEX = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "is_complex": True})
+BILINEAR = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "discretization": "bilinear"})
+WARPS = (small(4, 4, 2), "float32", {"batch": 1, "dim": 9, "length": 20})
+LONG = (small(4, 8), "float32", {"batch": 1, "dim": 8, "length": 36})
+
+MUTANTS = {
+    "no barrier behind what is staged": (
+        forward,
+        "count, tid)\n                cuda.syncthreads()",
+        "count, tid)",
+        PLAIN,
+    ),
+    "a state replaced while it is read": (forward, "cuda.syncwarp()  # all lanes", "pass  # all lanes", PLAIN),
+    "a gate late by one": (forward, "gate[i] * sigmoid(gate[i])", "gate[max(i - 1, 0)] * sigmoid(gate[i])", PLAIN),
+    "the carry of the lane before": (forward, "shuffle_up(ends[w], CHANNELS)", "shuffle_up(ends[w], 1)", PLAIN),
+    "steps past the end": (forward, "if i >= left:", "if i > left:", PLAIN),
+    "a sequence runs into the next": (forward, "h = NONE if bits >> i & 1 else alpha * h", "h = alpha * h", PACKED),
+    "half of a conjugate pair": (forward, "TWO * re(c_i * h) if COMPLEX", "re(c_i * h) if COMPLEX", COMPLEX),
+    "ΣΔ of another segment": (
+        forward,
+        "decays[w] = decay(total, a)",
+        "decays[w] = decay(cuda.shfl_xor_sync(FULL, total, CHANNELS), a)",
+        PLAIN,
+    ),
+    "the last step's decay for the segment's": (
+        forward,
+        "decays[w] = decays[w] * alpha",
+        "decays[w] = alpha",
+        BILINEAR,
+    ),
+    "the state of the first segment last": (forward, "if final:", "if first:", PLAIN),
+    "no conjugate": (backward, "g = conj(alphas[i]) * g\n", "g = alphas[i] * g\n", COMPLEX),
+    "one buffer of shares": (backward, "parity = n & 1", "parity = 0", WARPS),
+    "no barrier behind the shares": (
+        backward,
+        "if VARIABLE_B or VARIABLE_C:\n                        cuda.syncthreads()",
+        "if VARIABLE_B or VARIABLE_C:",
+        WARPS,
+    ),
+    "a row of channels left out": (backward, "unroll(1, rows)", "unroll(2, rows)", LONG),
+    "the skip left out": (backward, "q[i] += skip * es[i]", "pass", PLAIN),
+    "g from the segment before": (backward, "shuffle_down(g, CHANNELS)", "shuffle_up(g, CHANNELS)", PLAIN),
+    "dA of one tile": (backward, "held_dA[INDEX(held)] + sum_a", "sum_a", PLAIN),
+    "gradients past the end": (backward, "r[i] if i < left else ZERO", "r[i]", PLAIN),
+    "half of a conjugate pair's gradient": (backward, "es[i] = TWO * es[i]", "pass", COMPLEX),
+    "a block left out": (sums, "range(1, rows)", "range(2, rows)", BATCH),
+    "every step cuts": (variant, "seq_idx[at + i] != seq_idx[at + i - 1]", "seq_idx[at + i] != seq_idx[at]", PACKED),
+    "copies past the end": (variant, "valid = min(max(left - t, 0), wide)", "valid = wide", PLAIN),
+}
+
+
+def edited(module, old, new):
+    source = Path(module.__file__).read_text()
+    assert old in source
+    mutant = types.ModuleType(module.__name__)
+    exec(compile(source.replace(old, new), module.__file__, "exec"), mutant.__dict__)
+    return mutant
+
+
+@pytest.fixture
+def fresh_kernels():
+    def clear():
+        for made in (scan.forward_kernel, scan.backward_kernel, scan.sum_kernel):
+            made.cache_clear()
+        for production in (forward, backward):
+            production.kernel.cache_clear()
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.mark.parametrize("case", [PLAIN, BATCH, PACKED, COMPLEX, BILINEAR, WARPS, LONG])
+def test_what_the_mutants_are_made_of_is_right(case):
+    assert worst_ratio(case) <= 1
+
+
+@pytest.mark.parametrize("fault", MUTANTS)
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_wrong_kernel_is_noticed(fault, monkeypatch):
+    module, old, new, case = MUTANTS[fault]
+    mutant = edited(module, old, new)
+    if module is variant:
+        for production in (forward, backward):
+            for name in ("fresh_bits", "map_stager", "row_mail"):
+                if hasattr(production, name):
+                    monkeypatch.setattr(production, name, getattr(mutant, name))
+    else:
+        monkeypatch.setattr(scan, {forward: "forward_scan", backward: "backward_scan", sums: "sums"}[module], mutant)
+    try:
+        ratio = worst_ratio(case)
+    except KernelError:
+        return
+    assert ratio > 1
