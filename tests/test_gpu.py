@@ -511,10 +511,16 @@ def test_results_for_jax_are_ordered_with_its_stream(cuda: Cuda, monkeypatch: py
     assert ("wait", "stream 99") in cuda.log
 
 
-def test_pytorch_itself(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def torch_itself() -> Any:
+    """Asked for before `cuda` puts another in its place: torch cannot be imported twice in a process."""
+    return pytest.importorskip("torch")
+
+
+def test_pytorch_itself(torch_itself: Any, cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tensors on the CPU, said to be on a device."""
-    monkeypatch.delitem(sys.modules, "torch")
-    torch = pytest.importorskip("torch")
+    torch = torch_itself
+    monkeypatch.setitem(sys.modules, "torch", torch)
     clear_caches()
     monkeypatch.setattr(torch.cuda, "current_stream", torch_module(STREAM).cuda.current_stream)
     monkeypatch.setattr(selective, "on_device", lambda value: isinstance(value, torch.Tensor))
