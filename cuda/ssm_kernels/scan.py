@@ -4,11 +4,12 @@
 |---|---|---|
 | many channels | 4 channels × 8 segments of 16 steps | few shuffles; B and C are read for 4 channels at once |
 | fewer | 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
+| fewer than 16 warps each | 1 × 32, two or four states at a time; maps in larger blocks | registers are free |
 | over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
 | short sequences | the fewest segments that cover it | a lane without steps is idle |
 
-float64 and complex states have 8 steps a lane, complex128 has 4: registers. Rows that do not begin at 16-byte
-boundaries are read number by number.
+float64 and complex states have 8 steps a lane, complex128 has 4: registers. The adjoint has half of that for all but
+float32 states by Mamba's rule. Rows that do not begin at 16-byte boundaries are read number by number.
 """
 
 from __future__ import annotations
