@@ -316,7 +316,7 @@ def splitting_a_step_of_the_released_rule(work: Work) -> None:
 #
 # `ssm_edu.discretize` computes Van Loan's exponential in float64. How wrong can it be? The problem itself sets the
 # scale: a relative change of $2^{-53}$ in the matrix $M$ moves $e^M$ by up to $\kappa(M)\,2^{-53}$, where $\kappa$ is
-# the condition number of the exponential. So errors are asked to stay below $2\cdot 10^{-13}\kappa$, by `mpmath` at 50
+# the condition number of the exponential. So errors are asked to stay below $10^{-13}\kappa$, by `mpmath` at 50
 # digits, for matrices of every kind: singular, defective, non-normal, rotating, complex.
 
 
@@ -345,14 +345,14 @@ KINDS = ("dense", "singular", "zero", "jordan", "non-normal", "rotation", "stabl
 
 
 @st.composite
-def systems(draw: st.DrawFn, size: int = 16) -> tuple[np.ndarray, np.ndarray, float]:
-    """(A, B, Δ) of any kind, ‖ΔA‖ up to about 30 and ‖B‖ from 1e-6 to 1e6."""
+def systems(draw: st.DrawFn, size: int = 16, largest: float = 700.0) -> tuple[np.ndarray, np.ndarray, float]:
+    """(A, B, Δ) of any kind, ‖ΔA‖ up to `largest` and ‖B‖ from 1e-6 to 1e6; at 700, e^{ΔA} nearly overflows."""
     n, m = draw(st.integers(1, size)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     A = _matrix(draw(st.sampled_from(KINDS)), n, rng)
     A = A / max(np.linalg.norm(A, 1), 1e-300)
     B = rng.standard_normal((n, m)) * 10.0 ** draw(st.integers(-6, 6))
-    return A * draw(st.sampled_from([0.01, 1.0, 30.0])), B, draw(st.sampled_from([0.0, 1e-3, 0.1, 1.0]))
+    return A * draw(st.sampled_from([0.01, 1.0, 30.0, largest])), B, draw(st.sampled_from([0.0, 1e-3, 0.1, 1.0]))
 
 
 def relative_errors(A: np.ndarray, B: np.ndarray, delta: float, A_bar: np.ndarray, B_bar: np.ndarray) -> np.ndarray:
@@ -376,20 +376,28 @@ def relative_errors(A: np.ndarray, B: np.ndarray, delta: float, A_bar: np.ndarra
 
 
 def condition(A: np.ndarray, B: np.ndarray, delta: float) -> float:
-    """κ of the exponential at [[ΔA, ΔB/s], [0, 0]], with s the size of ΔB: scaling B changes no relative error."""
+    """κ of the exponential at M = [[ΔA, ΔB/s], [0, 0]], with s the size of ΔB: scaling B changes no relative error.
+
+    `expm_cond` squares the norms of e^M and of its derivative, which overflows, so it gets M − cI, for which both
+    are e^c times smaller.
+    """
     from scipy.linalg import expm_cond
 
     n, m = B.shape
     block = np.zeros((n + m, n + m), A.dtype)
     block[:n, :n] = A * delta
     block[:n, n:] = B / np.linalg.norm(B)
-    return max(1.0, float(expm_cond(block)))
+    growth = max(0.0, float(np.linalg.eigvals(block).real.max()))
+    shifted = block - growth * np.eye(n + m)
+    kappa = float(expm_cond(shifted) * np.linalg.norm(block) / np.linalg.norm(shifted))
+    assert np.isfinite(kappa)
+    return max(1.0, kappa)
 
 
 @claim(
     "ZOH-13",
-    r"\|\mathrm{fl}(\bar A)-\bar A\| \le 2\cdot 10^{-13}\kappa\,\|\bar A\|,\quad"
-    r" \|\mathrm{fl}(\bar B)-\bar B\| \le 2\cdot 10^{-13}\kappa\,\|\bar B\|",
+    r"\|\mathrm{fl}(\bar A)-\bar A\| \le 10^{-13}\kappa\,\|\bar A\|,\quad"
+    r" \|\mathrm{fl}(\bar B)-\bar B\| \le 10^{-13}\kappa\,\|\bar B\|",
     source="Higham 2008, §10; Van Loan 1978",
     method="property",
     declared="verified",
@@ -400,7 +408,7 @@ def dense_against_mpmath(work: Work) -> None:
     def check(system: tuple[np.ndarray, np.ndarray, float]) -> None:
         A, B, delta = system
         maps = discretize(A, B, delta)
-        work.within(relative_errors(A, B, delta, maps.A_bar, maps.B_bar), 2e-13 * condition(A, B, delta), cases=1)
+        work.within(relative_errors(A, B, delta, maps.A_bar, maps.B_bar), 1e-13 * condition(A, B, delta), cases=1)
 
     work.forall(systems(), check, examples=30)
 
@@ -424,14 +432,15 @@ def dense_against_scipy(work: Work) -> None:
     def check(system: tuple[np.ndarray, np.ndarray, float]) -> None:
         A, B, delta = system
         maps = discretize(A, B, delta)
-        bound = 1e-13 * condition(A, B, delta)
+        # expm is the less accurate of the two: up to e⁴ roundings in its Padé quotient, and more in its squarings
+        bound = 1e-12 * condition(A, B, delta)
         work.within(gap(maps.A_bar, expm(delta * A)), bound, "Ā against expm")
         # cont2discrete exponentiates [[ΔA, ΔB], [0, 0]] as it stands: give it the scaled B that κ is about
         size = np.linalg.norm(B)
         _, B_bar, *_ = cont2discrete((A, B / size, np.eye(len(A)), np.zeros_like(B)), delta)
         work.within(gap(maps.B_bar, size * B_bar), bound, "B̄ against cont2discrete")
 
-    work.forall(systems(), check, examples=100)
+    work.forall(systems(largest=30.0), check, examples=100)
 
 
 # %% [markdown]
