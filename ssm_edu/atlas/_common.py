@@ -139,3 +139,8 @@ def shift(x: Rows, by: int) -> Rows:
     """x_{t−by}, zero before the beginning."""
     by = min(by, len(x))
     return np.concatenate([np.zeros_like(x[:by]), x[: len(x) - by]])
+
+
+def tapped(x: Sequence, taps: Float[np.ndarray, "width taps"]) -> Sequence:
+    """Σ_j taps_j ⊙ x_{t−j}: a tapped delay line, or short convolution, for each channel."""
+    return sum((shift(x, j) * taps[:, j] for j in range(taps.shape[1])), np.zeros_like(x))

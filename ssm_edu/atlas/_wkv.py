@@ -2,7 +2,7 @@
 
 Keys are exponents, so that the two SSMs overflow at k = 710. The stable form carries p, the largest exponent so far,
 and a and b for the sums e^p a and e^p b; such triples compose, and scan in parallel as well (ATT-19 to ATT-22).
-w and u are (width,), k and v (length, width). Source: RWKV-4, on the WKV operator and on the block as an RNN cell.
+w and u are (width,), k and v (length, width). Source: RWKV-4, §3.1, on the WKV operator.
 """
 
 from __future__ import annotations

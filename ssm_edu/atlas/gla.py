@@ -6,7 +6,8 @@
     y_t = (swish(x_t W_r + b_r) ⊙ LayerNorm(o_t)) W_O
 
 K / B overflows; as the paper does, `parallel` takes B_t / B_i from logarithms (ATT-11 to ATT-13). With a head for
-each channel and α = exp(ΔA), this is S6 (ATT-14, ATT-15). Source: GLA, §4.
+each channel and α = exp(ΔA), this is S6 (ATT-14, ATT-15). Source: GLA, §4.1 (both
+forms) and §4.4 (the layer).
 """
 
 from __future__ import annotations

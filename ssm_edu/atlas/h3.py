@@ -3,7 +3,8 @@
     y = W_O (q ⊙ SSM_diag(SSM_shift(k) ⊙ v)),   q, k, v = W_Q x, W_K x, W_V x
 
 The shift system's state is the last m values of k, so what it computes is a short convolution; the diagonal one
-is S4D's. Only gates multiply what depends on the input: the decay does not depend on it. Source: H3, §3.
+is S4D's. Only gates multiply what depends on the input: the decay does not depend on it.
+Source: H3, §3, on the H3 layer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas import s4d
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, tapped
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ def init(rng: np.random.Generator, *, width: int = 4, state: int = 8, taps: int 
 
 def shift_ssm(params: Parameters, k: Sequence) -> Sequence:
     """Σ_j C_j k_{t−j}: what h_t = S h_{t−1} + e_1 k_t, with ones below the diagonal of S, gives at C h_t."""
-    taps = params.shift_C.shape[1]
-    return sum((shift(k, j) * params.shift_C[:, j] for j in range(taps)), np.zeros_like(k))
+    return tapped(k, params.shift_C)
 
 
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:

@@ -4,7 +4,7 @@
     hⁿ_t = window_t · FFN(features(t))
 
 Training is a convolution by FFT. Decoding is not a recurrence of fixed size: see `counterexample`.
-Source: Hyena, §3.
+Source: Hyena, Definition 3.1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import Array, Card, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._common import Array, Card, Sequence, Token, check_sequence, check_token, linear, tapped
 from ssm_edu.lti import convolve
 
 ORDER = 2
@@ -45,25 +45,22 @@ class State(NamedTuple):
 
 def init(rng: np.random.Generator, *, width: int = 4, taps: int = 3, hidden: int = 8, horizon: int = 256) -> Parameters:
     """Weights of size 1; windows whose decay over the horizon goes from e⁻⁴ to e⁻⁴⁰ across the channels."""
-    rates = np.linspace(4, 40, width) / horizon
     return Parameters(
         W=linear(rng, (ORDER + 1) * width, width),
         short=linear(rng, (ORDER + 1) * width, taps),
-        filters=np.array([implicit_filter(rng, rates, hidden, horizon) for _ in range(ORDER)]),
+        filters=np.array([implicit_filter(rng, width, hidden, horizon) for _ in range(ORDER)]),
         D=rng.standard_normal((ORDER, width)),
         W_O=linear(rng, width, width),
     )
 
 
-def implicit_filter(
-    rng: np.random.Generator, rates: Float[np.ndarray, " width"], hidden: int, horizon: int
-) -> Float[np.ndarray, "width horizon"]:
-    """h_t = e^{−rate·t} FFN(features(t)), sines as activation, of norm near 1. Source: Hyena, §3.3."""
-    t = np.arange(horizon)
+def implicit_filter(rng: np.random.Generator, width: int, hidden: int, horizon: int) -> Array:
+    """h_t = e^{−rate·t} FFN(features(t)), (width, horizon); sines as activation, norm near 1. Source: Hyena, §3.3."""
+    t, rates = np.arange(horizon), np.linspace(4, 40, width) / horizon
     angles = 2 * np.pi * np.outer(np.arange(1, hidden + 1), t / horizon)
     features = np.concatenate([t[None] / horizon, np.cos(angles), np.sin(angles)])
     first = linear(rng, hidden, len(features)) * np.sqrt(len(features))
-    ffn = linear(rng, len(rates), hidden) @ np.sin(10 * first @ features)
+    ffn = linear(rng, width, hidden) @ np.sin(10 * first @ features)
     return np.exp(-np.outer(rates, t)) * ffn * np.sqrt(rates)[:, None]
 
 
@@ -74,21 +71,18 @@ def parallel(params: Parameters, x: ArrayLike) -> Sequence:
         ValueError: more tokens than the horizon.
     """
     x = check_sequence(x, len(params.W_O))
-    length = _within_horizon(params, len(x))
-    projected = x @ params.W.T
-    taps = params.short.shape[1]
-    mixed = sum((shift(projected, j) * params.short[:, j] for j in range(taps)), 0 * projected)
-    z, *gates = np.split(mixed, ORDER + 1, axis=1)
-    for h, D, gate in zip(params.filters[..., :length], params.D, gates, strict=True):
+    z, *gates = np.split(tapped(x @ params.W.T, params.short), ORDER + 1, axis=1)
+    for h, D, gate in zip(within_horizon(params, len(x)), params.D, gates, strict=True):
         z = gate * (convolve(h, z.T).T + D * z)
     return z @ params.W_O.T
 
 
-def _within_horizon(params: Parameters, length: int) -> int:
+def within_horizon(params: Parameters, length: int) -> Float[np.ndarray, "order width length"]:
+    """The filters for this many tokens."""
     horizon = params.filters.shape[-1]
     if length > horizon:
         raise ValueError(f"x must have at most {horizon} tokens, the horizon of these filters; found {length}")
-    return length
+    return params.filters[..., :length]
 
 
 def first_state(params: Parameters) -> State:
@@ -99,11 +93,11 @@ def first_state(params: Parameters) -> State:
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t from all tokens so far: the work and the state grow with their number."""
     x_t = check_token(x_t, len(params.W_O))
-    length = _within_horizon(params, state.past.shape[1] + 1)
+    filters = within_horizon(params, state.past.shape[1] + 1)
     recent = np.concatenate([(params.W @ x_t)[None], state.recent[:-1]])
     z, *gates = np.split((params.short.T * recent).sum(axis=0), ORDER + 1)
     past = []
-    for h, D, gate, before in zip(params.filters[..., :length], params.D, gates, state.past, strict=True):
+    for h, D, gate, before in zip(filters, params.D, gates, state.past, strict=True):
         past.append(np.concatenate([before, z[None]]))
         z = gate * (np.einsum("dt,td->d", h[:, ::-1], past[-1]) + D * z)
     return params.W_O @ z, State(recent, np.array(past))

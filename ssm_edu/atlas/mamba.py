@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas import s6
-from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token, linear, tapped
 from ssm_edu.selective.reference import silu
 
 
@@ -54,9 +54,7 @@ def init(
 def before_the_scan(params: Parameters, x: Sequence) -> tuple[Array, Array]:
     """s and the gate silu(z), (length, inner) each."""
     u, z = np.split(x @ params.W_in.T, 2, axis=1)
-    taps = params.conv.shape[1]
-    mixed = sum((shift(u, j) * params.conv[:, j] for j in range(taps)), np.zeros_like(u))
-    return silu(mixed + params.conv_bias), silu(z)
+    return silu(tapped(u, params.conv) + params.conv_bias), silu(z)
 
 
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:

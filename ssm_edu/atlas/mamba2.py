@@ -17,7 +17,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._heads import heads_of, merge
 from ssm_edu.hippo import mamba_delta_bias
 from ssm_edu.scan import sequential
 
@@ -52,7 +53,7 @@ def init(rng: np.random.Generator, *, width: int = 6, state: int = 8, heads: int
     Raises:
         ValueError: heads do not divide the width.
     """
-    check_heads(width, heads)
+    heads_of(width, heads)
     return Parameters(
         A=-rng.uniform(1, 16, heads),
         D=np.ones(heads),
@@ -61,11 +62,6 @@ def init(rng: np.random.Generator, *, width: int = 6, state: int = 8, heads: int
         W_delta=linear(rng, heads, width),
         delta_bias=mamba_delta_bias(heads, rng=rng),
     )
-
-
-def check_heads(width: int, heads: int) -> None:
-    if width % heads:
-        raise ValueError(f"width must be a multiple of heads; found {width} and {heads}")
 
 
 def select(params: Parameters, x: Float[np.ndarray, "*length width"]) -> Selected:
@@ -85,15 +81,19 @@ def decay_mask(log_a: Float[np.ndarray, "length heads"]) -> Float[np.ndarray, "h
 
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:
     """y (length, width) of x (length, width), by the quadratic form: attention with the mask L and no softmax."""
-    log_a, X, B, C, Dx = select(params, check_sequence(x, params.W_B.shape[1]))
-    attention = decay_mask(log_a) * (C @ B.T)
-    return flat(np.einsum("hts,shp->thp", attention, X) + Dx)
+    return attend(select(params, check_sequence(x, params.W_B.shape[1])))
+
+
+def attend(selected: Selected) -> Sequence:
+    """Y = (L ∘ C Bᵀ) (Δ X) + D X."""
+    log_a, X, B, C, Dx = selected
+    return merge(np.einsum("hts,shp->thp", decay_mask(log_a) * (C @ B.T), X) + Dx)
 
 
 def chunked(params: Parameters, x: ArrayLike, chunk: int) -> Sequence:
     """`parallel` in linear time: quadratic inside chunks, a recurrence of the chunks' states between them.
 
-    Source: Mamba-2, §6.
+    Source: Mamba-2, §6 and Listing 1.
     """
     x = check_sequence(x, params.W_B.shape[1])
     chunk, length = positive_integer("chunk", chunk), len(x)
@@ -107,7 +107,7 @@ def chunked(params: Parameters, x: ArrayLike, chunk: int) -> Sequence:
     states = sequential(np.exp(total[:, -1]).T[:, None, None], ends)
     before = np.concatenate([np.zeros_like(ends[..., :1]), states[..., :-1]], axis=-1)
     carried = np.einsum("cth,ctn,hpnc->cthp", np.exp(total), C, before, optimize=True)
-    return flat((diagonal + carried + Dx).reshape(-1, *X.shape[2:]))[:length]
+    return merge((diagonal + carried + Dx).reshape(-1, *X.shape[2:]))[:length]
 
 
 def first_state(params: Parameters) -> State:
@@ -127,12 +127,7 @@ def as_affine_scan(params: Parameters, x: ArrayLike) -> AffineScan:
     """a_t = exp(Δ_t A), one number a head, b_t = Δ_t x_t B_tᵀ: (heads, head_width, n, length)."""
     log_a, X, B, C, Dx = select(params, check_sequence(x, params.W_B.shape[1]))
     b = np.einsum("thp,tn->hpnt", X, B)
-    return AffineScan(np.exp(log_a).T[:, None, None], b, lambda h: flat(np.einsum("tn,hpnt->thp", C, h) + Dx))
-
-
-def flat(y: Array) -> Sequence:
-    """From (length, heads, head_width) to (length, width)."""
-    return y.reshape(len(y), -1)
+    return AffineScan(np.exp(log_a).T[:, None, None], b, lambda h: merge(np.einsum("tn,hpnt->thp", C, h) + Dx))
 
 
 CARD = Card(

@@ -25,7 +25,8 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, shift
-from ssm_edu.atlas.mamba2 import check_heads, decay_mask, flat
+from ssm_edu.atlas._heads import heads_of, merge, split
+from ssm_edu.atlas.mamba2 import decay_mask
 from ssm_edu.hippo import mamba_delta_bias
 from ssm_edu.selective.reference import sigmoid
 
@@ -52,11 +53,11 @@ class State(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What the input selects, for one token or, with a leading axis, for all."""
+    """log a = Δ(A + iθ), the weights λΔ and (1 − λ)Δ of the taps, B, C, and X by head; with a leading axis for all."""
 
-    delta: Float[np.ndarray, "*length heads"]
-    lam: Float[np.ndarray, "*length heads"]
-    theta: Float[np.ndarray, "*length n"]
+    log_a: Complex[np.ndarray, "*length heads n"]
+    now: Float[np.ndarray, "*length heads"]
+    before: Float[np.ndarray, "*length heads"]
     B: Complex[np.ndarray, "*length n"]
     C: Complex[np.ndarray, "*length n"]
     X: Float[np.ndarray, "*length heads head_width"]
@@ -68,7 +69,7 @@ def init(rng: np.random.Generator, *, width: int = 6, state: int = 4, heads: int
     Raises:
         ValueError: heads do not divide the width.
     """
-    check_heads(width, heads)
+    heads_of(width, heads)
     return Parameters(
         A=-rng.uniform(1, 16, heads),
         D=np.ones(heads),
@@ -84,24 +85,20 @@ def init(rng: np.random.Generator, *, width: int = 6, state: int = 4, heads: int
 def select(params: Parameters, x: Float[np.ndarray, "*length width"]) -> Selected:
     """What the recurrence and its dual are made of."""
     delta = np.logaddexp(0, x @ params.W_delta.T + params.delta_bias)
-    X = x.reshape(*x.shape[:-1], len(params.A), -1)
-    return Selected(delta, sigmoid(x @ params.W_lambda.T), x @ params.W_theta.T, x @ params.W_B.T, x @ params.W_C.T, X)
-
-
-def decay(params: Parameters, s: Selected) -> Complex[np.ndarray, "*length heads n"]:
-    """a_t = exp(Δ_t (A + iθ_t))."""
-    return np.exp(s.delta[..., None] * (params.A[:, None] + 1j * s.theta[..., None, :]))
+    lam, theta = sigmoid(x @ params.W_lambda.T), x @ params.W_theta.T
+    log_a = delta[..., None] * (params.A[:, None] + 1j * theta[..., None, :])
+    return Selected(log_a, lam * delta, (1 - lam) * delta, x @ params.W_B.T, x @ params.W_C.T, split(x, len(params.A)))
 
 
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:
     """y (length, width) of x (length, width), by the quadratic form of Mamba-2, with rotated B and C."""
     s = select(params, check_sequence(x, params.W_B.shape[1]))
-    turn = np.exp(1j * np.cumsum(s.delta[..., None] * s.theta[:, None], axis=0))
+    turn = np.exp(1j * np.cumsum(s.log_a.imag, axis=0))
     scores = np.einsum("thn,shn->hts", s.C[:, None] * turn, s.B[:, None] * turn.conj()).real
-    second = np.append((1 - s.lam[1:]) * s.delta[1:], np.zeros((1, len(params.A))), axis=0)
-    taps = (s.lam * s.delta).T[:, None] + np.tri(len(turn), k=-1) * second.T[:, None]
-    mask = decay_mask(s.delta * params.A)
-    return flat(np.einsum("hts,shp->thp", mask * taps * scores, s.X) + params.D[:, None] * s.X)
+    second = np.append(s.before[1:], np.zeros((1, len(params.A))), axis=0)
+    taps = s.now.T[:, None] + np.tri(len(turn), k=-1) * second.T[:, None]
+    mask = decay_mask(s.log_a[..., 0].real)
+    return merge(np.einsum("hts,shp->thp", mask * taps * scores, s.X) + params.D[:, None] * s.X)
 
 
 def first_state(params: Parameters) -> State:
@@ -115,23 +112,18 @@ def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State
     """y_t and the next state from the last one and x_t (width,)."""
     s = select(params, check_token(x_t, params.W_B.shape[1]))
     Bx = s.X[..., None] * s.B
-    now, before = (s.lam * s.delta)[:, None, None], ((1 - s.lam) * s.delta)[:, None, None]
-    h = decay(params, s)[:, None] * (state.h + before * state.Bx) + now * Bx
+    h = np.exp(s.log_a)[:, None] * (state.h + s.before[:, None, None] * state.Bx) + s.now[:, None, None] * Bx
     return ((h @ s.C).real + params.D[:, None] * s.X).ravel(), State(h, Bx)
 
 
 def as_affine_scan(params: Parameters, x: ArrayLike) -> AffineScan:
     """a_t is complex; b_t has both taps, of which the second looks at x_{t−1}: (heads, head_width, n, length)."""
     s = select(params, check_sequence(x, params.W_B.shape[1]))
-    a = decay(params, s)
+    a = np.exp(s.log_a)[:, :, None]
     Bx = s.X[..., None] * s.B[:, None, None]
-    now, before = (s.lam * s.delta)[..., None, None], ((1 - s.lam) * s.delta)[..., None, None]
-    b = before * a[:, :, None] * shift(Bx, 1) + now * Bx
-    return AffineScan(
-        np.moveaxis(a, 0, -1)[:, None],
-        np.moveaxis(b, 0, -1),
-        lambda h: flat(np.einsum("tn,hpnt->thp", s.C, h).real + params.D[:, None] * s.X),
-    )
+    b = s.before[..., None, None] * a * shift(Bx, 1) + s.now[..., None, None] * Bx
+    a, b = np.moveaxis(a, 0, -1), np.moveaxis(b, 0, -1)
+    return AffineScan(a, b, lambda h: merge(np.einsum("tn,hpnt->thp", s.C, h).real + params.D[:, None] * s.X))
 
 
 CARD = Card(

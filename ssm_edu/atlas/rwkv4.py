@@ -5,7 +5,7 @@
 
 Numerator and denominator are two SSMs with one decay, e^{−w} (ATT-16, ATT-17); wkv is their ratio (ATT-18). Its
 stable form, which steps, is in `_wkv.py`.
-Source: RWKV-4, on the WKV operator, and on the time-mixing block as an RNN cell.
+Source: RWKV-4, §3.1, on the token shift, the WKV operator and output gating; on the time-mixing block as an RNN cell.
 """
 
 from __future__ import annotations

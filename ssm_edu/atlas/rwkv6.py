@@ -76,8 +76,8 @@ def project(params: Parameters, x: Reals, before: Reals) -> Projections:
 
 
 def output(params: Parameters, g: Reals, o: Float[np.ndarray, "*length heads size"]) -> Reals:
-    """(silu(g) ⊙ LayerNorm(o)) W_o, the norm over each head."""
-    return (silu(g) * merge(normalise(o))) @ params.W[4]
+    """(silu(g) ⊙ LayerNorm(o)) W_o, the norm over each head, with the ε of the released code."""
+    return (silu(g) * merge(normalise(o, 64e-5))) @ params.W[4]
 
 
 def bonus(params: Parameters, p: Projections) -> Reals:

@@ -93,14 +93,10 @@ def parallel(params: Parameters, x: ArrayLike) -> Sequence:
     """(I + N) u = P v by substitution for what is removed; then o from all that was written, v, and removed, u."""
     x = check_sequence(x, params.mu.shape[1])
     p = project(params, x, shift(x, 1))
-
-    def before(k: Reals) -> Reals:
-        """κ̂_t · (w_{t−1} ⋯ w_{i+1} k_i) for i < t, else 0."""
-        late = decayed_scores(p.kappa, shift(k, 1), shift(p.log_w, 1))
-        return np.concatenate([late[..., 1:], np.zeros_like(late[..., :1])], axis=-1)
-
-    N, v = before(p.removed), p.v.swapaxes(0, 1)
-    u = before(p.k) @ v
+    late = p.kappa * np.exp(-p.log_w)  # κ̂_t meets the state before it fades: at most e^0.61
+    N, P = (np.tril(decayed_scores(late, k, p.log_w), -1) for k in (p.removed, p.k))
+    v = p.v.swapaxes(0, 1)
+    u = P @ v
     for t in range(len(x)):
         u[:, t] -= (N[:, t, None, :t] @ u[:, :t])[:, 0]
     o = decayed_scores(p.r, p.k, p.log_w) @ v - decayed_scores(p.r, p.removed, p.log_w) @ u

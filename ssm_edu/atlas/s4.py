@@ -3,7 +3,8 @@
     h_t = Ā h_{t−1} + B̄ x_t,   y_t = Re C h_t + D x_t        Ā = (I − Δ/2 A)⁻¹ (I + Δ/2 A)
 
 Both factors of Ā are themselves diagonal plus rank one, so a step costs O(n), not O(n²); the kernel of the
-convolution comes from its generating function. Source: S4, §3 and Appendix C.
+convolution comes from its generating function. Source: S4, eq. 3 (recurrence), eq. 4 and 5 (convolution), Theorems 2
+and 3 (the cost of both), Appendix C.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     h_t = Ā h_{t−1} + B̄ x_t,   y_t = 2 Re C h_t + D ⊙ x_t        Ā = exp(ΔΛ), B̄ = Λ⁻¹ (Ā − 1) B, row by row
 
-Every state has a step size Δ of its own. Source: S5, §3.
+Every state has a step size Δ of its own. Source: S5, eq. 2 and §3.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_one_channel_and_one_state(model):
 
 def test_heads_that_do_not_divide_the_width_are_refused():
     for model in (mamba2, mamba3):
-        with pytest.raises(ValueError, match="width must be a multiple of heads; found 5 and 2"):
+        with pytest.raises(ValueError, match="heads must divide width; found 2 heads and width 5"):
             model.init(np.random.default_rng(0), width=5, heads=2)
 
 
@@ -193,13 +193,13 @@ def test_mamba_3_without_its_second_tap_and_its_angles_is_mamba_2(seed, length):
     params, x = draw(mamba3, seed, length)
     real = replace(params, W_B=params.W_B.real + 0j, W_C=params.W_C.real + 0j, W_theta=0 * params.W_theta)
     s = mamba3.select(real, x)
-    log_a = s.delta * params.A
+    log_a = s.log_a[..., 0].real
     attention = mamba2.decay_mask(log_a) * (s.C @ s.B.T).real
-    one_tap = np.einsum("hts,sh,shp->thp", attention, s.lam * s.delta, s.X).reshape(x.shape)
+    one_tap = np.einsum("hts,sh,shp->thp", attention, s.now, s.X).reshape(x.shape)
     before = np.concatenate([np.zeros_like(s.X[:1]), s.X[:-1]])
     B_before = np.concatenate([np.zeros_like(s.B[:1]), s.B[:-1]])
     shifted = mamba2.decay_mask(log_a) * (s.C @ B_before.T).real
-    second = np.einsum("hts,sh,shp->thp", shifted, (1 - s.lam) * s.delta * np.exp(log_a), before).reshape(x.shape)
+    second = np.einsum("hts,sh,shp->thp", shifted, s.before * np.exp(log_a), before).reshape(x.shape)
     skip = np.repeat(params.D, x.shape[1] // len(params.D)) * x
     assert_close(mamba3.parallel(real, x), one_tap + second + skip, "Mamba-3 as two scans of Mamba-2")
 
@@ -208,7 +208,7 @@ def test_mamba_3s_decay_turns_the_state():
     """A real decay cannot change the sign of what is left of a token; a rotation by π does."""
     params = mamba3.init(np.random.default_rng(0), width=2, state=1, heads=1)
     x = np.array([[1.0, 0.0], [0.0, 1.0]])
-    delta = mamba3.select(params, x).delta[1, 0]
+    delta = mamba3.select(params, x).log_a[1, 0, 0].real / params.A[0]
     for angle in (0.0, np.pi):
         turned = replace(params, W_theta=np.array([[0.0, angle / delta]]))
         a = mamba3.as_affine_scan(turned, x).a[0, 0, 0, 1]
