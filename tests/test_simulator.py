@@ -315,6 +315,77 @@ def exchange_by_halves(x, y):
         y[i] = s[31 - i]
 
 
+def watched(kernel, *arguments, **options):
+    events = []
+    ran(kernel, *arguments, watch=events.append, **options)
+    return events
+
+
+@cuda.jit
+def swap_by_barrier_and_shuffle(x, y):
+    s = cuda.shared.array(2, float32)
+    i = cuda.threadIdx.x
+    s[i] = x[i]
+    cuda.syncthreads()
+    y[i] = s[1 - i] + cuda.shfl_xor_sync(3, 10.0 * i, 1)
+
+
+class Reversing:
+    """Every order is the reverse of the threads'."""
+
+    def randrange(self, n):
+        return 1
+
+
+def test_a_watcher_is_told_all_that_happens_in_the_order_in_which_it_does():
+    x, y = np.array([5, 7], np.float32), np.zeros(2, np.float32)
+    events = watched(swap_by_barrier_and_shuffle, x, y, threads=2)
+    seen = [(e.thread, e.phase, e.kind, e.name, e.index, e.value) for e in events]
+    s, shuffle = "shared array `s`", "shfl_xor_sync"
+    assert seen[:3] == [
+        (0, 0, "read", "argument `x`", (0,), 5),
+        (0, 0, "write", s, (0,), 5),
+        (0, 0, "arrive", "syncthreads", (), None),
+    ]
+    assert seen[6:8] == [(i, 1, "leave", "syncthreads", (), None) for i in (0, 1)]
+    assert seen[8:10] == [(0, 1, "read", s, (1,), 7), (0, 1, "arrive", shuffle, (), 0)]
+    assert [e for e in seen if e[2:4] == ("leave", shuffle)] == [
+        (i, 1, "leave", shuffle, (), 10 - 10 * i) for i in (0, 1)
+    ]
+    assert [e.source for e in events if e.source is not None] == [1, 0]
+    assert [e.thread for e in events if e.kind == "return"] == [0, 1]
+    writes = [e for e in events if e.kind == "write"]
+    assert [e.text for e in writes] == ["s[i] = x[i]"] * 2 + [
+        "y[i] = s[1 - i] + cuda.shfl_xor_sync(3, 10.0 * i, 1)"
+    ] * 2
+    assert writes[2].line - writes[0].line == 2
+    assert [e.value for e in writes] == [5, 7, 17, 5] == [5, 7, *y]
+    other = watched(swap_by_barrier_and_shuffle, x, y, threads=2, schedule=Draws(Reversing()))
+    assert [e.thread for e in other[:6]] == [1] * 3 + [0] * 3
+
+
+def test_a_watcher_is_told_of_atomics_and_blocks_and_of_unwatched_memory():
+    counts = np.zeros(33, np.int32)
+    events = []
+    with simulated(watch=events.append, races=False, uninitialised="poison"):
+        who_was_first[2, 2](counts)
+    updates = [(e.block, e.thread, e.index, e.value) for e in events if e.kind == "update"]
+    assert updates == [((b, 0, 0), i, (32,), 2 * b + i) for b in (0, 1) for i in (0, 1)]
+
+
+def test_a_race_says_which_two_accesses_and_the_second_is_the_last_event():
+    events, x = [], np.ones(8, np.float32)
+    with pytest.raises(RaceError) as caught, simulated(watch=events.append):
+        shift_without_barrier[1, 8](x, np.empty_like(x))
+    race, last = caught.value, events[-1]
+    assert (race.second.block, race.second.thread, race.second.line) == (last.block, last.thread, last.line)
+    assert race.first.file == race.second.file == __file__
+    (first,) = [e for e in events if (e.thread, e.line, e.name) == (race.first.thread, race.first.line, last.name)]
+    assert (first.kind, last.kind) == ("write", "read")
+    assert (first.index, first.phase, first.thread != last.thread) == (last.index, last.phase, True)
+    assert f":{first.line} `{first.text}`" in str(race)
+
+
 def test_syncwarp_orders_only_its_lanes_and_what_they_had_synchronised_with():
     """Lanes 15 and 31 come to know of each other only through lanes 0 and 16."""
     x, y = np.arange(32, dtype=np.float32), np.zeros(32, np.float32)

@@ -33,7 +33,8 @@ In a property test, let the schedule be drawn, and pass outputs as `cuda.Out(y)`
     ...         total[1, 64](np.ones(64, np.float32), cuda.Out(y))
     ...     assert y[0] == 64
 
-`simulated` is a decorator as well, for a test that draws nothing: `@simulated(schedule=0)`.
+`simulated` is a decorator as well, for a test that draws nothing: `@simulated(schedule=0)`. With `watch=events.append`
+it tells a list all that happens: every read, write, barrier and shuffle, with the thread, the value and the line.
 
 What is checked: barriers, warp masks and source lanes, every index, reads of what was never written, and races.
 Arithmetic is NumPy's and Python's, as in Numba's own simulator: types do not promote as on the GPU, and `math.exp`
@@ -56,11 +57,13 @@ from ssm_edu.testing.simulator.errors import (
     UninitialisedRead,
     WarpError,
 )
+from ssm_edu.testing.simulator.events import Event
 from ssm_edu.testing.simulator.launch import simulated
 
 __all__ = [
     "BarrierError",
     "Deadlock",
+    "Event",
     "KernelError",
     "OutOfBounds",
     "RaceError",

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable
 from types import CodeType, FrameType
-from typing import no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 HOME = os.path.dirname(__file__) + os.sep
 
@@ -26,8 +26,30 @@ class UninitialisedRead(KernelError):
     """An element read before anything was written to it."""
 
 
+class Side(NamedTuple):
+    """One of the two accesses of a race: whose, and where in the kernel's code."""
+
+    block: tuple[int, int, int]
+    thread: int
+    file: str
+    line: int
+
+    @classmethod
+    @no_type_check
+    def of(cls, thread: Any, epoch: int, segment: int, time: int, code: CodeType, lasti: int) -> Side:
+        return cls(tuple(thread.block.index), thread.number, code.co_filename, line_of(code, lasti))
+
+
 class RaceError(KernelError):
-    """Two threads touched one element, one of them writing, and nothing ordered them."""
+    """Two threads touched one element, one of them writing, and nothing ordered them.
+
+    Attributes:
+        first, second: the two accesses, the one that was found out last.
+    """
+
+    def __init__(self, message: str, first: Side, second: Side) -> None:
+        super().__init__(message)
+        self.first, self.second = first, second
 
 
 class BarrierError(KernelError):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssm_edu.testing.simulator.array import Array
 from ssm_edu.testing.simulator.errors import KernelError, caller
+from ssm_edu.testing.simulator.events import Event, arrived
 from ssm_edu.testing.simulator.memory import Memory, poison, root_of
 from ssm_edu.testing.simulator.threads import Block, Thread, Wait, drawn_order
 
@@ -30,6 +31,7 @@ class Options:
     wraparound: bool
     early_exit: bool
     same_value_writes: bool
+    watch: Callable[[Event], None] | None
 
 
 @no_type_check
@@ -118,6 +120,8 @@ class Launch:
     def wait(self, kind: str, mask: int | None = None, value: Any = None) -> Any:
         frame = caller(2)
         self.current.wait = Wait(kind, mask, value, frame.f_code, frame.f_lasti)
+        if self.options.watch is not None:
+            self.options.watch(arrived(self.current))
         return self.hub.switch()
 
     def step_back(self, changed: Any) -> None:
@@ -156,6 +160,7 @@ def simulated(
     wraparound: bool = False,
     early_exit: bool = False,
     same_value_writes: bool = False,
+    watch: Callable[[Event], None] | None = None,
 ) -> Iterator[None]:
     """Run every Numba CUDA kernel that is launched inside on this simulator.
 
@@ -170,6 +175,7 @@ def simulated(
         early_exit: let barriers and masks do without threads that have returned. Hardware from Volta on does; the
             CUDA C++ Programming Guide allows it for masks and leaves a barrier under a condition undefined.
         same_value_writes: let two threads write the same value to one element.
+        watch: called with every :class:`Event` as it happens, such as `events.append`.
 
     Raises:
         RuntimeError: already inside, or Numba was imported without NUMBA_ENABLE_CUDASIM=1.
@@ -187,7 +193,7 @@ def simulated(
         raise RuntimeError("simulated() is already active: one at a time")
     kernel_class = _simulator_kernel_class()
     source = Random(int(schedule)) if isinstance(schedule, int | np.integer) else schedule
-    options = Options(source, races, uninitialised, wraparound, early_exit, same_value_writes)
+    options = Options(source, races, uninitialised, wraparound, early_exit, same_value_writes, watch)
     running: list[Launch] = []
 
     @no_type_check

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, no_type_check
 
 import numpy as np
 
-from ssm_edu.testing.simulator.errors import RaceError, UninitialisedRead, caller, place
+from ssm_edu.testing.simulator.errors import RaceError, Side, UninitialisedRead, caller, place
+from ssm_edu.testing.simulator.events import accessed
 
 if TYPE_CHECKING:
     from ssm_edu.testing.simulator.array import Array
@@ -81,7 +82,7 @@ class Memory:
 
     @property
     def watched(self) -> bool:
-        return self.races or self.written is not None
+        return self.races or self.written is not None or self.launch.options.watch is not None
 
     def admit(self, itemsize: int) -> None:
         """Key by single bytes from the moment that one memory is seen in elements of different sizes."""
@@ -97,6 +98,8 @@ class Memory:
 
     def read(self, array: Array, index: Any, offset: int) -> None:
         thread = self.launch.current
+        if self.launch.options.watch is not None:
+            self._tell("read", index, array._data[index])
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
         if self.written is not None and not self.written.issuperset(keys):
             frame = caller(3)
@@ -125,6 +128,8 @@ class Memory:
 
     def write(self, array: Array, index: Any, offset: int, value: Any) -> None:
         thread = self.launch.current
+        if self.launch.options.watch is not None:
+            self._tell("write", index, value)
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
         if self.written is not None:
             self.written.update(keys)
@@ -147,6 +152,8 @@ class Memory:
 
     def atomic(self, array: Array, index: Any, offset: int) -> None:
         thread = self.launch.current
+        if self.launch.options.watch is not None:
+            self._tell("update", index, array._data[index])
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
         if self.written is not None and not self.written.issuperset(keys):
             frame = caller(3)
@@ -179,6 +186,12 @@ class Memory:
         if thread.fenced_block >= 0:
             published[thread] = thread.fenced, thread.fenced_block, dict(known)
 
+    @no_type_check
+    def _tell(self, kind: str, index: Any, value: Any) -> None:
+        frame = caller(3)
+        event = accessed(kind, self.launch.current, self.title, index, value, (frame.f_code, frame.f_lasti))
+        self.launch.options.watch(event)
+
     def _access(self, thread: Thread) -> Access:
         frame = caller(4)
         return (thread, thread.block.epoch, thread.segment, self.launch.time, frame.f_code, frame.f_lasti)
@@ -197,7 +210,9 @@ class Memory:
         between = "barrier" if other[0].block is access[0].block else "fence and atomic"
         raise RaceError(
             f"{access[0]} {does} {array.element(index)} at {place(*access[4:])}, which {other[0]} "
-            f"{did} at {place(*other[4:])}, with no {between} between{note}"
+            f"{did} at {place(*other[4:])}, with no {between} between{note}",
+            first=Side.of(*other),
+            second=Side.of(*access),
         )
 
 

@@ -19,6 +19,7 @@ except ImportError as error:
     raise ImportError("the simulator needs greenlet: pip install 'ssm-edu[simulator]'") from error
 
 from ssm_edu.testing.simulator.errors import HOME, BarrierError, Deadlock, WarpError, place, plural
+from ssm_edu.testing.simulator.events import left, returned
 from ssm_edu.testing.simulator.warp import WARP, exchange, lanes_of
 
 SPINS = 3000  # atomics in a row that change nothing, for each live thread, that count as spinning for ever
@@ -132,6 +133,8 @@ class Block:
         if thread.greenlet.dead:
             self.live -= 1
             self.spins = 0
+            if self.launch.options.watch is not None:
+                self.launch.options.watch(returned(thread))
         elif thread.wait is None:
             self._step_back(thread)
         elif thread.wait.mask is None:
@@ -168,6 +171,8 @@ class Block:
     def _release(self, thread: Thread, result: Any) -> None:
         thread.result = result
         self.spins = 0
+        if self.launch.options.watch is not None:
+            self.launch.options.watch(left(thread))
         self._push(thread)
 
     def _release_block(self) -> None:
