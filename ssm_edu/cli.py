@@ -13,6 +13,7 @@ from ssm_edu.commands.check import check_command
 from ssm_edu.commands.compare import compare_command
 from ssm_edu.commands.derive import derive_command
 from ssm_edu.commands.doctor import doctor_command
+from ssm_edu.commands.experiment import experiment_command
 
 if "hypothesis" not in sys.modules:  # it would leave a .hypothesis in whatever folder the command runs in
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
@@ -28,4 +29,5 @@ app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("bench")(bench_command)
 app.command("atlas")(atlas_command)
+app.command("experiment")(experiment_command)
 app.command("doctor")(doctor_command)
