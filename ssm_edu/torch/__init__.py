@@ -12,9 +12,11 @@ from ssm_edu.torch.convolution import causal_conv1d_fn, causal_conv1d_update
 from ssm_edu.torch.decoding import selective_state_update
 from ssm_edu.torch.drop_in import install, uninstall
 from ssm_edu.torch.inner import mamba_inner_fn
+from ssm_edu.torch.mamba import Mamba
 from ssm_edu.torch.scan import selective_scan_fn
 
 __all__ = [
+    "Mamba",
     "causal_conv1d_fn",
     "causal_conv1d_update",
     "install",
