@@ -6,10 +6,13 @@ STAMP  := $(VENV)/.installed
 # what compiles CUDA kernels replaces Numba's simulator, so it has an environment of its own
 CUDA_VENV  ?= .venv-cuda
 CUDA_STAMP := $(CUDA_VENV)/.installed
+# the site is built, and looked at by a browser, in a third
+DOCS_VENV  ?= .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 # the tests run in a process a core: more threads in each would get in one another's way
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: derive test nightly compiled compiler lint clean
+.PHONY: derive test nightly compiled compiler docs docs-test lint clean
 
 derive: $(STAMP)
 	@$(BIN)/ssm-edu derive
@@ -26,6 +29,16 @@ compiled: $(CUDA_STAMP)
 	@NUMBA_ENABLE_CUDASIM=0 $(CUDA_VENV)/bin/python -m pytest -n auto -q tests/test_offline.py
 
 compiler: $(CUDA_STAMP)
+
+# the site, in docs/_build/html; pages whose code has not changed keep their outputs
+docs: $(DOCS_STAMP)
+	@echo "Building the site: the first time a few minutes, as its pages run"
+	@$(DOCS_VENV)/bin/sphinx-build -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# every page in a headless Chromium, where there is one
+docs-test: docs
+	@$(DOCS_VENV)/bin/python -m pytest -q tests/site
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -46,6 +59,13 @@ $(CUDA_STAMP): pyproject.toml
 	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,gpu]' 'cuda-toolkit[nvcc,nvdisasm]>=13.2'
 	@touch $@
 
+$(DOCS_STAMP): pyproject.toml
+	@echo "Setting up $(DOCS_VENV) (once, about a minute)"
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CUDA_VENV) $(DOCS_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f docs/learn/derivations/*.percent.py
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

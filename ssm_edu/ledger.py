@@ -15,6 +15,7 @@ SymPy cannot decide, or that raises has the verdict *error*, which nobody can de
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 import traceback
@@ -266,6 +267,10 @@ class Claim:
     def title(self) -> str:
         return (self.function.__doc__ or self.function.__name__.replace("_", " ")).strip().split("\n")[0]
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows of the claim: its statement, and the verdict to which its checks come now."""
+        return markdown_of(self.check(), self.title)
+
     def check(self) -> Result:
         """Run the checks; never raises."""
         work = Work(self.method)
@@ -350,6 +355,28 @@ def lines_of(result: Result) -> Iterator[str]:
     yield f"  {mark} {result.verdict} ({result.method}): {result.evidence}"
     if result.corrected_by:
         yield f"  what holds instead: {result.corrected_by}"
+
+
+def markdown_of(result: Result, title: str) -> str:
+    """A result as Markdown: title and verdict, the statement, the evidence, and the steps folded away."""
+    mark = "" if result.ok else f", though declared {result.declared}"
+    verdict = f'<span class="verdict verdict-{result.verdict}">{result.verdict}</span>{mark}'
+    blocks = [f"**{result.id}** {title} {verdict}", f"$$\n{result.statement}\n$$"]
+    instead = f" What holds instead: [{result.corrected_by}](#{result.corrected_by})." if result.corrected_by else ""
+    blocks.append(f"*{result.source}.* Checked ({result.method}): {_plain(str(result.evidence))}.{instead}")
+    if result.evidence.steps:
+        blocks.append("<details><summary>Steps</summary>")
+        for step in result.evidence.steps:
+            blocks.append(f"- {_plain(step.text)}")
+            if step.latex:
+                blocks.append(f"  $$\n  {step.latex}\n  $$")
+        blocks.append("</details>")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _plain(text: str) -> str:
+    """The text with what Markdown would read as markup escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", " ".join(text.split()))
 
 
 def run_as_script(namespace: dict[str, Any]) -> None:

@@ -174,3 +174,26 @@ def test_an_infinite_bound_is_an_error():
     result = outcome("numeric", "verified", lambda work: work.within([0.0, 1.0], [1.0, np.inf]))
     assert (result.verdict, result.ok) == ("error", False)
     assert "infinite bound" in result.evidence.witness
+
+
+def test_a_notebook_shows_statement_verdict_and_steps():
+    one = claim("T-1", r"\alpha_1", source="Mamba", method="symbolic", declared="proved")
+
+    def squares(work: Work) -> None:
+        """The square of a sum"""
+        work.equal((x + y) ** 2, x**2 + 2 * x * y + y**2, "a_b * c*")
+
+    shown = one(squares)._repr_markdown_()
+    assert shown.startswith('**T-1** The square of a sum <span class="verdict verdict-proved">proved</span>')
+    assert "$$\n\\alpha_1\n$$" in shown
+    assert r"- a\_b \* c\*" in shown
+    assert r"\left(x + y\right)^{2}" in shown
+
+
+def test_a_notebook_shows_a_verdict_out_of_place():
+    def wrong(work: Work) -> None:
+        work.equal(x, y)
+
+    shown = claim("T-1", "s", source="Mamba", method="symbolic", declared="proved")(wrong)._repr_markdown_()
+    assert ">refuted</span>, though declared proved" in shown
+    assert "the two sides differ" in shown
