@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
+from ssm_edu import bounds
 from ssm_edu.bench import Case, contestants
 from ssm_edu.bench.contestants import gradient_outputs, scan_outputs
-from ssm_edu.bench.device import console, gpu, judging, run
+from ssm_edu.bench.device import console, gpu, judging, oracle, run
 from ssm_edu.bench.device import contestants as on_gpu
 from ssm_edu.bench.device.judging import ChannelJudge, Probe, spread
 from ssm_edu.bench.floors import Rates
@@ -268,6 +269,30 @@ def test_a_wrong_or_failing_contestant_is_told(stand_in, monkeypatch):
     assert not found.results[0].shown
 
 
+@pytest.mark.usefixtures("few_channels")
+def test_the_oracle_is_asked_in_other_processes(monkeypatch):
+    """What comes back from there judges as a judge made here does, and works out nothing again."""
+    case, directions = CASES[2], ("forward", "backward")
+    monkeypatch.setattr(oracle, "LARGEST_CHECK", 0)
+    with oracle.judges([case, case], directions, processes=1) as judge_of:
+        judge = judge_of(case)
+    assert judge is not judge_of(CASES[0])
+    judge.case.share_arguments(case)
+    assert judge.case.arguments is case.arguments
+
+    def again(*args, **kwargs):
+        raise AssertionError
+
+    here = ChannelJudge(case)
+    here.case = replace(here.case, channels=judge.case.channels)  # the other process looks at more
+    expected = [here.verdict(one, one.outputs(one.prepare(here.case)())) for one in judged(case)]
+    found = [one.outputs(one.prepare(judge.case)()) for one in judged(case)]
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(bounds, name, again)
+    assert [judge.verdict(one, outputs) for one, outputs in zip(judged(case), found, strict=True)] == expected
+    assert all(verdict.ok for verdict in expected)
+
+
 def test_bfloat16_needs_torch(stand_in):
     stand_in.torch = None
     found = whole([CASES[2]], ("forward",), stand_in, lambda what: None)
@@ -375,7 +400,7 @@ def test_the_copy_copies_and_the_exponentials_are_taken():
     from ssm_edu.bench.device import yardsticks as y
 
     if not SIMULATED:
-        pytest.skip("Numba was imported without NUMBA_ENABLE_CUDASIM=1")
+        pytest.skip("the benchmark's own check of its rates is for a GPU")
     source = np.arange(2 * y.COPIED, dtype=np.float32)
     target = np.zeros_like(source)
     x = np.linspace(-1, 1, 64, dtype=np.float32)
@@ -383,8 +408,8 @@ def test_the_copy_copies_and_the_exponentials_are_taken():
     for _ in range(5):
         chains = np.exp2(-chains)
     with simulated():
-        y.compiled(y.copy)[2, y.THREADS](source, target)
-        y.compiled(y.exponentials)[2, 32](5, x)
+        y.launch(y.copy, 2, y.THREADS, source, target)
+        y.launch(y.exponentials, 2, 32, 5, x)
     assert (target == source).all()
     assert len(chains) == y.CHAINS
     np.testing.assert_allclose(x, chains.sum(axis=0), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def execute(
         def tell(what: str) -> None:
             bar.update(task, description=what, advance=1, refresh=True)
 
-        for found in run.reports(wanted, directions, gpu.Gpu(), tell, with_ladder=ladder):
+        # the other half of the cores is left to the host's part of what is timed
+        processes = (os.cpu_count() or 1) // 2
+        for found in run.reports(wanted, directions, gpu.Gpu(), tell, with_ladder=ladder, processes=processes):
             if json_file is not None:
                 json_file.write_text(found.to_json(), encoding="utf-8")
     if figure is not None:

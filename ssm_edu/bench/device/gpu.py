@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm_edu import __version__
 from ssm_edu.bench.floors import Rates
 from ssm_edu.bench.report import cpu_model
 
@@ -25,7 +26,7 @@ RUNS = 20
 LONGEST_HOLD = 0.2
 GIBIBYTE = 2**30
 ROUNDS = 4096  # some milliseconds of exponentials
-PACKAGES = ("ssm-edu", "numpy", "numba", "numba-cuda", "torch", "mamba-ssm")
+PACKAGES = ("numpy", "numba", "numba-cuda", "torch", "mamba-ssm")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Gpu:
         if self.torch is not None and not self.torch.cuda.is_available():
             self.torch = None
         self._one_block = cuda.to_device(np.ones(yardsticks.THREADS, np.float32))
-        yardsticks.compiled(yardsticks.exponentials)[1, yardsticks.THREADS](1, address(self._one_block))
+        self._spin(1)
         started = time.perf_counter()
         self._spin(ROUNDS)
         cuda.synchronize()
@@ -98,11 +99,10 @@ class Gpu:
         y, cuda = self.yardsticks, self.cuda
         numbers = GIBIBYTE // 4
         source, target = cuda.to_device(np.ones(numbers, np.float32)), cuda.to_device(np.zeros(numbers, np.float32))
-        copy, exponentials = y.compiled(y.copy), y.compiled(y.exponentials)
-        copied = self.time([lambda: copy[numbers // y.COPIED, y.THREADS](address(source), address(target))])
+        copied = self.time([lambda: y.launch(y.copy, numbers // y.COPIED, y.THREADS, address(source), address(target))])
         blocks = self.device.MULTIPROCESSOR_COUNT * (2048 // y.THREADS)
         threads = blocks * y.THREADS
-        taken = self.time([lambda: exponentials[blocks, y.THREADS](ROUNDS, address(source))])
+        taken = self.time([lambda: y.launch(y.exponentials, blocks, y.THREADS, ROUNDS, address(source))])
         if not (target.copy_to_host() == 1).all() or not np.isfinite(source[:threads].copy_to_host()).all():
             raise RuntimeError("a yardstick did not do its work: its rate means nothing")
         return Rates(2 * GIBIBYTE / min(copied.times), threads * ROUNDS * y.CHAINS / min(taken.times))
@@ -160,7 +160,7 @@ class Gpu:
 
     def _spin(self, rounds: int) -> None:
         y = self.yardsticks
-        y.compiled(y.exponentials)[1, y.THREADS](rounds, address(self._one_block))
+        y.launch(y.exponentials, 1, y.THREADS, rounds, address(self._one_block))
 
     def release(self) -> None:
         """Give back the memory that torch keeps for later."""
@@ -170,7 +170,7 @@ class Gpu:
     def describe(self) -> dict[str, Any]:
         """The GPU and the versions of what runs on it."""
         name, (major, minor) = self.device.name, self.device.compute_capability
-        packages = {}
+        packages = {"ssm-edu": __version__}
         for package in PACKAGES:
             try:
                 packages[package] = version(package)

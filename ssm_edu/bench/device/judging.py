@@ -46,6 +46,14 @@ class Probe(Case):
     def of(cls, case: Case) -> Probe:
         return cls(**{field.name: getattr(case, field.name) for field in fields(Case)}, channels=spread(case))
 
+    def share_arguments(self, case: Case) -> None:
+        """Take the arguments of a case with the same, in place of another copy."""
+        vars(self)["arguments"] = case.arguments
+
+    def without_arrays(self) -> Probe:
+        """The same, whose arrays are made again when they are asked for."""
+        return Probe(**{field.name: getattr(self, field.name) for field in fields(self)})
+
     @cached_property
     def grad_y(self) -> np.ndarray:
         """The gradient of y, (batch, dim, length)."""

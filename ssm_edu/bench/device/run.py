@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
@@ -12,6 +12,7 @@ from ssm_edu.bench.contestants import Contestant
 from ssm_edu.bench.device import contestants
 from ssm_edu.bench.device.gpu import Gpu
 from ssm_edu.bench.device.judging import ChannelJudge
+from ssm_edu.bench.device.oracle import JudgeOf, judges
 from ssm_edu.bench.results import Report, Result
 
 # (batch, dim, length, state) and groups: Mamba's layers as people run them, small batches, long sequences, and what
@@ -77,20 +78,23 @@ def measure(contestant: Contestant, judge: ChannelJudge, case: Case, gpu: Gpu) -
     )
 
 
-def results(given: Case, directions: tuple[str, ...], gpu: Gpu, tell: Told) -> list[Result]:
+def results(given: Case, directions: tuple[str, ...], gpu: Gpu, tell: Told, judge_of: JudgeOf) -> list[Result]:
     """Ours and `mamba_ssm`'s on a case."""
     case, found = replace(given), []  # its arrays go when it does
-    judge = ChannelJudge(case)
+    judge = judge_of(case)
+    judge.case.share_arguments(case)
     for contestant in (*contestants.ours(gpu, case), *contestants.mamba_ssm(gpu, case)):
         if contestant.direction in directions:
             tell(f"{case.batch}, {case.dim}, {case.length} {case.format} {contestant.name} {contestant.direction}")
             found.append(measure(contestant, judge, case, gpu))
+    judge.case = judge.case.without_arrays()  # it may be asked again
     return found
 
 
-def ladder(directions: tuple[str, ...], gpu: Gpu, tell: Told) -> Iterator[Result]:
+def ladder(directions: tuple[str, ...], gpu: Gpu, tell: Told, judge_of: JudgeOf) -> Iterator[Result]:
     """Every rung, on :data:`LADDER`."""
-    judge = ChannelJudge(LADDER)
+    judge = judge_of(LADDER)
+    judge.case.share_arguments(LADDER)
     for contestant in contestants.rungs(gpu, LADDER):
         if contestant.direction in directions:
             tell(f"ladder {contestant.name} {contestant.direction}")
@@ -98,15 +102,25 @@ def ladder(directions: tuple[str, ...], gpu: Gpu, tell: Told) -> Iterator[Result
 
 
 def reports(
-    cases: Iterable[Case], directions: tuple[str, ...], gpu: Gpu, tell: Told, *, with_ladder: bool = False
+    cases: Sequence[Case],
+    directions: tuple[str, ...],
+    gpu: Gpu,
+    tell: Told,
+    *,
+    with_ladder: bool = False,
+    processes: int = 0,
 ) -> Iterator[Report]:
-    """A report that grows: one more case each time, then one more rung. The rates are measured first."""
-    tell("rates")
-    found = Report(datetime.now(UTC).isoformat(timespec="seconds"), gpu.describe(), gpu.rates(), ())
-    yield found
-    for case in cases:
-        found = replace(found, results=(*found.results, *results(case, directions, gpu, tell)))
+    """A report that grows: one more case each time, then one more rung. The rates are measured first.
+
+    So many `processes` work out what the oracle says of large cases.
+    """
+    with judges([*cases, *([LADDER] if with_ladder else [])], directions, processes) as judge_of:
+        tell("rates")
+        found = Report(datetime.now(UTC).isoformat(timespec="seconds"), gpu.describe(), gpu.rates(), ())
         yield found
-    for rung in ladder(directions, gpu, tell) if with_ladder else ():
-        found = replace(found, ladder=(*found.ladder, rung))
-        yield found
+        for case in cases:
+            found = replace(found, results=(*found.results, *results(case, directions, gpu, tell, judge_of)))
+            yield found
+        for rung in ladder(directions, gpu, tell, judge_of) if with_ladder else ():
+            found = replace(found, ladder=(*found.ladder, rung))
+            yield found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, no_type_check
 
-from ssm_kernels._target import cuda, jit, types
+from ssm_kernels import _target
+from ssm_kernels._target import Launchable, cuda, types
 from ssm_kernels.intrinsics import access, exp2, pointer
 
 THREADS = 256
@@ -59,10 +60,15 @@ def exponentials(rounds: Any, x: Any) -> None:
     store(x, i, ((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
-SIGNATURES = {copy: (POINTER, POINTER), exponentials: (types.int64, POINTER)}
+SIGNATURES = {copy: types.void(POINTER, POINTER), exponentials: types.void(types.int64, POINTER)}
 
 
 @cache
-def compiled(kernel: Any) -> Any:
-    """The kernel for the current GPU, or for the simulator."""
-    return jit(SIGNATURES[kernel])(kernel)
+def compiled(kernel: Any) -> Launchable:
+    """The kernel for the current GPU, or for the simulator: (grid, block, stream, arguments) → None."""
+    return _target.compiled(kernel, SIGNATURES[kernel])
+
+
+def launch(kernel: Any, blocks: int, threads: int, *arguments: Any) -> None:
+    """On the legacy default stream."""
+    compiled(kernel)((blocks, 1, 1), (threads, 1, 1), 0, arguments)
