@@ -5,9 +5,12 @@ import shutil
 
 from hypothesis import HealthCheck, settings
 
-# Numba reads it when it is imported; without a GPU its CUDA target is of use only as a simulator
+# Numba reads them when it is imported. Without a GPU its CUDA target is of use only as a simulator; with one, the tests
+# of kernels run on it, and in the simulator if NUMBA_ENABLE_CUDASIM=1 is set
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # warnings are errors, and tests are small
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share a GPU
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("dev", max_examples=60, **COMMON)

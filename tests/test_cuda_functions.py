@@ -1,7 +1,11 @@
-"""What the production kernels are made of: their formulas against 50 digits, loops written out, and the GPU's twins."""
+"""What the production kernels are made of: their formulas against 50 digits, loops written out, and the GPU's twins.
+
+Where Numba was imported without the simulator, the formulas run on the GPU.
+"""
 
 import dis
 import math
+from functools import cache
 
 import mpmath
 import numpy as np
@@ -10,15 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import cuda
 
-if not cuda.jit.__module__.startswith("numba.cuda.simulator"):
-    pytest.skip("Numba was imported without NUMBA_ENABLE_CUDASIM=1", allow_module_level=True)
+from tests import kernel_runs
+
+if kernel_runs.NEITHER:
+    pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
 
 from ssm_kernels import intrinsics, unrolling
-from ssm_kernels.arithmetic import EDGE, arithmetic, log1p_coefficients
+from ssm_kernels._target import jit, types
+from ssm_kernels.arithmetic import EDGE, arithmetic, inline, log1p_coefficients
 from ssm_kernels.unrolling import unroll
 
 from ssm_edu import balls, bounds
 from ssm_edu.gpu import runtime
+from tests.kernel_runs import SIMULATED, in_the_simulator
 
 DIGITS = 50
 RULES = {"float32": bounds.FLOAT32_APPROX, "float64": bounds.FLOAT64}
@@ -36,6 +44,35 @@ def values_of(number, largest):
     return [number(value) for value in (*turned, *(1j * x), *(x + 1j * rng.permutation(x))) if value.real <= 10]
 
 
+@cache
+def elementwise(function):
+    """On the GPU, the kernel out[i] = function(x[i])."""
+    device = function if hasattr(function, "py_func") else inline(function)
+
+    @jit
+    def kernel(x, out):
+        i = cuda.grid(1)
+        if i < x.size:
+            out[i] = device(x[i])
+
+    return kernel
+
+
+def applied(function, values):
+    """The function of each value, where kernels run."""
+    if SIMULATED:
+        return [function(z) for z in values]
+    x = np.array(values)
+    out = cuda.to_device(np.full_like(x, np.nan))
+    elementwise(function)[-(-x.size // 128), 128](cuda.to_device(x), out)
+    return list(out.copy_to_host())
+
+
+def at(function, x):
+    [value] = applied(function, [x])
+    return value
+
+
 def as_mp(x):
     return mpmath.mpc(complex(x)) if np.iscomplexobj(x) else mpmath.mpf(float(x))
 
@@ -45,9 +82,10 @@ def worst_error(function, exact, ball, values, precision):
     wide = np.array(values, np.complex128 if np.iscomplexobj(values[0]) else np.float64)
     with mpmath.workdps(DIGITS), np.errstate(all="ignore"):
         radii = ball(balls.exact(wide, RULES[precision])).radius
-        pairs = [(z, float(r)) for z, r in zip(values, radii, strict=True) if np.isfinite(r)]
-        assert len(pairs) > 100
-        errors = [(float(abs(as_mp(function(z)) - exact(as_mp(z)))), radius) for z, radius in pairs]
+        found = applied(function, values)
+        known = [(f, z, float(r)) for f, z, r in zip(found, values, radii, strict=True) if np.isfinite(r)]
+        assert len(known) > 100
+        errors = [(float(abs(as_mp(f) - exact(as_mp(z)))), radius) for f, z, radius in known]
     return max((error / radius if radius else math.inf) for error, radius in errors if error)
 
 
@@ -72,6 +110,29 @@ def alpha(z):
     return (1 + z / 2) * p(z)
 
 
+def decay(F):
+    of, prepared, one = F.decay, F.prepared, F.real(1)
+    return lambda z: of(one, prepared(z))
+
+
+def first(pair):
+    return lambda z: pair(z)[0]
+
+
+def second(pair):
+    return lambda z: pair(z)[1]
+
+
+def zoh_slope(F):
+    zoh, slopes = F.zoh, F.zoh_slopes
+
+    def slope(z):
+        e, p = zoh(z)
+        return slopes(z, e, p)[1]
+
+    return slope
+
+
 # what the kernels compute, what it is, its error in the bounds, and how large its argument may be
 REAL = {
     "softplus": (lambda F: F.softplus, lambda x: mpmath.log1p(mpmath.exp(x)), balls.softplus, 300),
@@ -79,17 +140,17 @@ REAL = {
 }
 OF_STATES = {
     "exp": (lambda F: F.exp, mpmath.exp, balls.exp, 80),
-    "decay": (lambda F: lambda z: F.decay(F.real(1), F.prepared(z)), mpmath.exp, balls.exp, 80),
-    "zoh's decay": (lambda F: lambda z: F.zoh(z)[0], mpmath.exp, balls.exp, 80),
-    "φ₁": (lambda F: lambda z: F.zoh(z)[1], phi1, lambda z: balls.phi(z)[0], 80),
-    "φ₁′": (lambda F: lambda z: F.zoh_slopes(z, *F.zoh(z))[1], dphi1, lambda z: balls.phi(z)[1], 80),
+    "decay": (decay, mpmath.exp, balls.exp, 80),
+    "zoh's decay": (lambda F: first(F.zoh), mpmath.exp, balls.exp, 80),
+    "φ₁": (lambda F: second(F.zoh), phi1, lambda z: balls.phi(z)[0], 80),
+    "φ₁′": (zoh_slope, dphi1, lambda z: balls.phi(z)[1], 80),
     "bilinear's α": (
-        lambda F: lambda z: F.bilinear(z)[0],
+        lambda F: first(F.bilinear),
         lambda z: 2 * p(z) - 1,
         lambda z: balls.bilinear(z)[0],
         1e15,
     ),
-    "bilinear's p": (lambda F: lambda z: F.bilinear(z)[1], p, lambda z: balls.bilinear(z)[1], 1e15),
+    "bilinear's p": (lambda F: second(F.bilinear), p, lambda z: balls.bilinear(z)[1], 1e15),
 }
 
 
@@ -115,17 +176,21 @@ def test_a_function_of_states_is_as_good_as_the_bounds_take_it_to_be(precision, 
     assert checked(precision, is_complex, OF_STATES[name]) <= 1
 
 
+def naive(F):
+    exp, zero, one = F.exp, F.real(0), F.real(1)
+    return lambda z: (exp(z) - one) / z if z != zero else one
+
+
 def test_the_check_of_a_function_fails_a_wrong_one():
-    ulps = 1 + 2.0**-16  # 128 ulp
+    ulps = np.float32(1 + 2.0**-16)  # 128 ulp
 
     def loses(of):
-        return lambda z: of(z) * np.float32(ulps)
+        return lambda z: of(z) * ulps
 
     for is_complex in (False, True):
         for name, entry in OF_STATES.items():
             assert checked("float32", is_complex, entry, loses) > 1, name
-    naive = (lambda F: lambda z: (np.exp(z) - 1) / z if z else z + 1, *OF_STATES["φ₁"][1:])
-    assert checked("float32", False, naive) > 1
+    assert checked("float32", False, (naive, *OF_STATES["φ₁"][1:])) > 1
 
 
 @precisions
@@ -136,10 +201,11 @@ def test_softplus_keeps_its_relative_accuracy(precision):
     """
     softplus, unit = arithmetic(precision, False).softplus, RULES[precision].format.unit_roundoff
     real = np.dtype(precision).type
+    values = [real(x) for x in np.concatenate([np.linspace(-80, 30, 400), np.geomspace(1e-20, 1, 50)])]
     with mpmath.workdps(DIGITS):
-        for x in np.concatenate([np.linspace(-80, 30, 400), np.geomspace(1e-20, 1, 50)]):
-            exact = mpmath.log1p(mpmath.exp(as_mp(real(x))))
-            error = float(abs(as_mp(softplus(real(x))) / exact - 1))
+        for x, found in zip(values, applied(softplus, values), strict=True):
+            exact = mpmath.log1p(mpmath.exp(as_mp(x)))
+            error = float(abs(as_mp(found) / exact - 1))
             assert error <= (2.5 * abs(x) * (x < 0) + 12) * unit, x
 
 
@@ -151,6 +217,7 @@ def test_the_polynomial_of_log1p_is_better_than_float32():
             assert abs(polynomial * w / mpmath.log1p(w) - 1) < 2.0**-24
 
 
+@in_the_simulator
 @precisions
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_slopes_are_derivatives(precision, is_complex):
@@ -172,20 +239,21 @@ def test_extreme_arguments(precision):
     F, C = arithmetic(precision, False), arithmetic(precision, True)
     real, number = F.real, C.number
     with np.errstate(all="ignore"):
-        assert F.softplus(real(np.inf)) == np.inf
-        assert F.softplus(real(-np.inf)) == 0
-        assert F.softplus(real(1e4)) == 1e4
-        assert F.sigmoid(real(np.inf)) == 1
-        assert F.sigmoid(real(-700)) < 1e-30  # where Python's math.exp still has e⁷⁰⁰, as the simulator uses it
-        assert F.decay(real(1e30), F.prepared(real(-1))) == 0
-        assert F.zoh(real(-1e30))[0] == 0
-        for function in (F.softplus, F.sigmoid, F.exp, lambda x: F.zoh(x)[0], lambda x: F.zoh(x)[1]):
-            assert np.isnan(function(real(np.nan)))
-        for function in (C.exp, lambda z: C.zoh(z)[0], lambda z: C.zoh(z)[1], lambda z: C.bilinear(z)[0]):
-            assert np.isnan(function(number(complex(np.nan, 1))))
+        assert at(F.softplus, real(np.inf)) == np.inf
+        assert at(F.softplus, real(-np.inf)) == 0
+        assert at(F.softplus, real(1e4)) == 1e4
+        assert at(F.sigmoid, real(np.inf)) == 1
+        assert at(F.sigmoid, real(-700)) < 1e-30  # where Python's math.exp still has e⁷⁰⁰, as the simulator uses it
+        decay, step, rate = F.decay, real(1e30), F.prepared(real(-1)) if SIMULATED else real(-1)
+        assert at(lambda a: decay(step, a), rate) == 0
+        assert at(first(F.zoh), real(-1e30)) == 0
+        for function in (F.softplus, F.sigmoid, F.exp, first(F.zoh), second(F.zoh)):
+            assert np.isnan(at(function, real(np.nan)))
+        for function in (C.exp, first(C.zoh), second(C.zoh), first(C.bilinear)):
+            assert np.isnan(at(function, number(complex(np.nan, 1))))
         # |z|² neither overflows nor vanishes
-        assert C.bilinear(number(-1e25 + 1e25j))[1] != 0
-        assert C.conj(number(1 + 2j)) == 1 - 2j
+        assert at(second(C.bilinear), number(-1e25 + 1e25j)) != 0
+        assert at(C.conj, number(1 + 2j)) == 1 - 2j
 
 
 # Loops written out
@@ -303,6 +371,7 @@ def test_what_cannot_be_written_out_is_refused(function, error):
         unrolling.unrolled(function)
 
 
+@in_the_simulator
 def test_the_simulator_runs_the_function_itself():
     assert unrolling.unrolled(nested) is nested
 
@@ -323,47 +392,91 @@ def nearest_bfloat16(x):
     return (below if distances[0] < distances[1] else above) >> 16
 
 
+@cache
+def conversions(dtype):
+    """On the GPU, the kernels that narrow and widen."""
+    io, full = intrinsics.access(dtype), intrinsics.access("float32")
+    load, store, load_full, store_full = io.load, io.store, full.load, full.store
+
+    @jit(types.void(intrinsics.pointer("float32"), intrinsics.pointer(dtype), types.int64))
+    def narrow(x, bits, n):
+        i = cuda.grid(1)
+        if i < n:
+            store(bits, i, load_full(x, i))
+
+    @jit(types.void(intrinsics.pointer(dtype), intrinsics.pointer("float32"), types.int64))
+    def widen(bits, x, n):
+        i = cuda.grid(1)
+        if i < n:
+            store_full(x, i, load(bits, i))
+
+    return narrow, widen
+
+
+def converted(kernel, array, dtype):
+    given_, out = cuda.to_device(array), cuda.to_device(np.zeros(array.size, dtype))
+    kernel[-(-array.size // 128), 128](runtime.address(given_), runtime.address(out), array.size)
+    return out.copy_to_host()
+
+
+def narrowed(dtype, x):
+    """The bits of float32 numbers as a kernel stores them."""
+    x = np.asarray(x, np.float32).reshape(-1)
+    if not SIMULATED:
+        return converted(conversions(dtype)[0], x, np.uint16)
+    bits = np.zeros(x.size, np.uint16)
+    for i, value in enumerate(x):
+        intrinsics.access(dtype).store(bits, i, value)
+    return bits
+
+
+def widened(dtype, bits):
+    if not SIMULATED:
+        return converted(conversions(dtype)[1], bits, np.float32)
+    return np.array([intrinsics.access(dtype).load(bits, i) for i in range(bits.size)])
+
+
+def uploaded(x):
+    """The bits as a result of the oracle is rounded."""
+    bits = cuda.to_device(np.zeros(1, np.uint16))
+    buffer = bits._ary if SIMULATED else runtime.address(bits)
+    runtime.upload(np.array([x], np.float32), "bfloat16", buffer)
+    return bits.copy_to_host()[0]
+
+
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_bfloat16_is_rounded_to_the_nearest(x):
-    io = intrinsics.access("bfloat16")
-    stored, uploaded = np.zeros(1, np.uint16), np.zeros(1, np.uint16)
-    io.store(stored, 0, np.float32(x))
+    stored = narrowed("bfloat16", x)
     assert stored[0] == nearest_bfloat16(x)
     with np.errstate(over="ignore"):
-        runtime.upload(np.array([x], np.float32), "bfloat16", uploaded)
-    assert uploaded[0] == stored[0]
-    again = np.zeros(1, np.uint16)
-    io.store(again, 0, io.load(stored, 0))
-    assert again[0] == stored[0]
+        assert uploaded(x) == stored[0]
+    assert narrowed("bfloat16", widened("bfloat16", stored))[0] == stored[0]
 
 
 @pytest.mark.parametrize("tie", [0x3F808000, 0x3F818000, 0xBF808000])
 def test_a_tie_goes_to_the_even_one(tie):
-    stored = np.zeros(1, np.uint16)
-    intrinsics.access("bfloat16").store(stored, 0, np.uint32(tie).view(np.float32))
-    assert stored[0] & 1 == 0
-    assert abs(int(stored[0]) - (tie >> 16)) <= 1
+    [stored] = narrowed("bfloat16", np.uint32(tie).view(np.float32))
+    assert stored & 1 == 0
+    assert abs(int(stored) - (tie >> 16)) <= 1
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_infinities_and_nan_are_kept(dtype):
-    io, stored = intrinsics.access(dtype), np.zeros(1, np.uint16)
-    for x in (np.inf, -np.inf, 0.0, -0.0):
-        io.store(stored, 0, np.float32(x))
-        assert io.load(stored, 0) == x
-        assert np.signbit(io.load(stored, 0)) == np.signbit(x)
-    io.store(stored, 0, np.uint32(0x7F800001).view(np.float32))  # a NaN whose upper half is infinity's
-    assert np.isnan(io.load(stored, 0))
+    exact = np.array([np.inf, -np.inf, 0.0, -0.0], np.float32)
+    found = widened(dtype, narrowed(dtype, exact))
+    np.testing.assert_array_equal(found, exact)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(exact))
+    quiet = np.uint32(0x7F800001).view(np.float32)  # a NaN whose upper half is infinity's
+    assert np.isnan(widened(dtype, narrowed(dtype, quiet))).all()
 
 
 @given(st.floats(width=32, allow_nan=False))
 def test_float16_is_numpys(x):
-    io, stored = intrinsics.access("float16"), np.zeros(1, np.uint16)
     with np.errstate(over="ignore"):
-        io.store(stored, 0, np.float32(x))
-        assert stored.view(np.float16)[0] == np.float32(x).astype(np.float16)
+        assert narrowed("float16", x).view(np.float16)[0] == np.float32(x).astype(np.float16)
 
 
+@in_the_simulator
 @pytest.mark.parametrize("dtype", intrinsics.ITEMSIZE)
 def test_sixteen_bytes_begin_where_they_may(dtype):
     io, bits = intrinsics.access(dtype), np.dtype(runtime.BITS.get(dtype, dtype))
@@ -384,11 +497,27 @@ def test_sixteen_bytes_begin_where_they_may(dtype):
             lambda at=at: copy(data, at, data, 0, io.width),
             lambda at=at: copy(target, 0, data, at, 1),
         ):
-            with pytest.raises(
-                ValueError, match=f"a 16-byte access at element {at}, which is no multiple of {io.width}"
-            ):
+            with pytest.raises(ValueError, match=f"at element {at}, which is no multiple of {io.width}"):
                 access()
     for valid in range(io.width + 1):
         copy(target, 0, data, io.width, valid)
         np.testing.assert_array_equal(target[:valid], data[io.width : io.width + valid])
         assert not target[valid:].any()
+
+
+@in_the_simulator
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_shorter_accesses_begin_at_their_multiples(dtype, count):
+    io, bits = intrinsics.access(dtype), np.dtype(runtime.BITS.get(dtype, dtype))
+    load, store = intrinsics.short_access(dtype, count)
+    data = np.arange(3 * count).astype(bits)
+    assert list(load(data, count)) == [io.load(data, count + k) for k in range(count)]
+    written = np.zeros_like(data)
+    store(written, count, load(data, count))
+    np.testing.assert_array_equal(written[count : 2 * count], data[count : 2 * count])
+    assert not written[:count].any()
+    assert not written[2 * count :].any()
+    for access in (lambda: load(data, 1), lambda: store(written, 1, load(data, 0))):
+        with pytest.raises(ValueError, match=f"an access to {count} elements at element 1, which is no multiple"):
+            access()

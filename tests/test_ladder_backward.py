@@ -1,4 +1,7 @@
-"""The backward ladder in the simulator: inside the oracle's bounds, the same in every order, as costly as it says."""
+"""The backward ladder: inside the oracle's bounds, the same in every order, as costly as it says.
+
+Where Numba was imported without the simulator, the kernels run on the GPU.
+"""
 
 import math
 import operator
@@ -14,21 +17,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
 
-if not cuda.jit.__module__.startswith("numba.cuda.simulator"):
-    pytest.skip("Numba was imported without NUMBA_ENABLE_CUDASIM=1", allow_module_level=True)
+from tests import kernel_runs
 
-from ssm_kernels import backward, ladder
+if kernel_runs.NEITHER:
+    pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
+
+from ssm_kernels import backward, ladder, scan
 from ssm_kernels.backward.rungs import Gradients, sum_maps
 
 from ssm_edu import bounds
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import make_problem
-from ssm_edu.testing.simulator import KernelError, simulated
+from ssm_edu.testing.simulator import KernelError
 from ssm_edu.testing.simulator.array import Array
+from tests.kernel_runs import SIMULATED, in_the_simulator, running
 from tests.problems import random_arguments
 
-RUNGS = {name: import_module(f"ssm_kernels.backward.{name}") for name in backward.RUNGS if name.startswith("rung")}
-each_rung = pytest.mark.parametrize("name", RUNGS)
+ALL = {name: import_module(f"ssm_kernels.backward.{name}") for name in backward.RUNGS}
+PRODUCTION = ALL["rung7_production"]
+RUNGS = {name: module for name, module in ALL.items() if module is not PRODUCTION}
+each_rung = pytest.mark.parametrize("name", ALL)
+each_rung_but_the_last = pytest.mark.parametrize("name", RUNGS)
 
 # the same kernels with blocks and tiles that a simulator can fill, and their chunk
 SMALL = {
@@ -41,8 +50,8 @@ SMALL = {
 
 def small(name, module):
     """The launcher of the rung, or of another module made from its source, and the chunk of its scans."""
-    if name not in SMALL:
-        return module.RUNG.launch, None
+    if name not in SMALL or not SIMULATED:
+        return module.RUNG.launch, module.RUNG.chunk
     sizes, chunk = SMALL[name]
     return module.launcher(module.runner(*sizes)), chunk
 
@@ -61,20 +70,23 @@ def problem_of(shape, seed=0, delta_scale=1, delta_shift=0, z_scale=1):
 
 
 def gradients(launch, arrays, schedule=None):
-    grads = Gradients(*(np.empty_like(arrays[name]) for name in Gradients._fields))
+    grads = [kernel_runs.Output(arrays[name]) for name in Gradients._fields]
     before = {name: array.copy() for name, array in arrays.items()}
-    with simulated(schedule):
-        launch(**arrays, grads=Gradients(*map(cuda.Out, grads)))
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, before[name])
-    return grads
+    copies = {name: kernel_runs.device_copy(array) for name, array in arrays.items()}
+    with running(schedule):
+        launch(**copies, grads=Gradients(*[output.argument for output in grads]))
+    kernel_runs.assert_unchanged(arrays, copies, before)
+    return Gradients(*[output.read() for output in grads])
 
 
 def worst_ratio(launch, shape, schedule=None, chunk=None, **drawn):
     """The largest error / bound over all gradients, inf where one is NaN."""
     problem, arrays = problem_of(shape, **drawn)
-    algorithm = {"algorithm": "sequential"} if chunk is None else {"algorithm": "chunked", "chunk": chunk}
-    bound = bounds.backward(problem, arrays["grad_y"], arithmetic=bounds.FLOAT32, **algorithm)
+    if launch is PRODUCTION.RUNG.launch:
+        bound = bounds.backward(problem, arrays["grad_y"], arithmetic=bounds.FLOAT32_APPROX, algorithm="any")
+    else:
+        algorithm = {"algorithm": "sequential"} if chunk is None else {"algorithm": "chunked", "chunk": chunk}
+        bound = bounds.backward(problem, arrays["grad_y"], arithmetic=bounds.FLOAT32, **algorithm)
     expected = reference.selective_scan_backward(problem, arrays["grad_y"])
     found = gradients(launch, arrays, schedule)
     worst = 0.0
@@ -113,15 +125,17 @@ EDGES = {
     "rung4_block_scan": [(1, 9, 127, 1), (1, 1, 129, 1)],
     "rung5_warp_shuffles": [(1, 9, 3, 1), (1, 1, 255, 1), (1, 1, 257, 1)],
     "rung6_chunked": [(1, 9, 3, 1), (1, 1, 513, 1)],
+    "rung7_production": [(2, 2, 1, 1), (1, 3, 67, 2)] + ([] if SIMULATED else [(2, 256, 200, 16), (8, 528, 70, 3)]),
 }
 
 
-@each_rung
+# of the last rung, tests/test_cuda_kernels.py draws schedules, in blocks and tiles that a simulator can fill
+@pytest.mark.parametrize("name", RUNGS if SIMULATED else ALL)
 @settings(max_examples=max(1, settings.default.max_examples // 6))  # each example is a launch of slow Python
 @given(data=st.data())
 def test_inside_the_bounds_of_the_oracle_under_any_schedule(name, data):
     """ADJ-1, ADJ-3, ADJ-9, ADJ-12, ROUND-7, ROUND-10; the block scans SCAN-11 and SCAN-24, the chunks SCAN-15."""
-    launch, chunk = small(name, RUNGS[name])
+    launch, chunk = small(name, ALL[name])
     ratio = worst_ratio(
         launch,
         data.draw(st.sampled_from(SHAPES)),
@@ -137,7 +151,7 @@ def test_inside_the_bounds_of_the_oracle_under_any_schedule(name, data):
 
 @each_rung
 def test_at_the_edges_of_tiles(name):
-    rung = RUNGS[name].RUNG
+    rung = ALL[name].RUNG
     for shape in EDGES[name]:
         assert worst_ratio(rung.launch, shape, 0, rung.chunk, delta_shift=-4) <= 1, shape
 
@@ -145,8 +159,9 @@ def test_at_the_edges_of_tiles(name):
 @each_rung
 def test_two_runs_agree_in_every_bit(name):
     """Sums over channels, batch and time have one order, whatever the order of threads and blocks."""
-    launch, _ = small(name, RUNGS[name])
-    _, arrays = problem_of((1, 3, 67, 1) if name == "rung6_chunked" else (2, 3, 19, 1))
+    launch, _ = small(name, ALL[name])
+    shapes = {"rung6_chunked": (1, 3, 67, 1), "rung7_production": (2, 2, 5, 1)}
+    _, arrays = problem_of(shapes.get(name, (2, 3, 19, 1)))
     first = gradients(launch, arrays)
     for schedule in (1, 2):
         for one, other in zip(first, gradients(launch, arrays, schedule), strict=True):
@@ -155,7 +170,7 @@ def test_two_runs_agree_in_every_bit(name):
 
 @each_rung
 def test_nan_stays_in_its_channel(name):
-    launch, _ = small(name, RUNGS[name])
+    launch, _ = small(name, ALL[name])
     _, arrays = problem_of((2, 3, 9, 1))
     arrays["u"][1, 1, 7] = np.nan
     found = gradients(launch, arrays)
@@ -295,6 +310,7 @@ def edited(module, old, new):
     return mutant
 
 
+@in_the_simulator
 @pytest.mark.parametrize("fault", MUTANTS)
 def test_a_wrong_rung_is_noticed(fault):
     name, old, new, shape = MUTANTS[fault]
@@ -335,6 +351,7 @@ for operation in ("add", "sub", "mul", "truediv"):
     setattr(Counted, f"__r{operation}__", back)
 
 WITHOUT_TIME = {"A", "D", "delta_bias", "A_parts", "D_parts", "bias_parts", "dA", "dD", "dbias"}
+WITHOUT_TIME |= {"last", "sums", "dA_", "dD_", "dbias_", "leaving"}
 
 
 @pytest.fixture
@@ -358,13 +375,13 @@ def counts(monkeypatch):
 
     monkeypatch.setattr(Array, "__getitem__", getitem)
     monkeypatch.setattr(Array, "__setitem__", setitem)
-    for function in (math.exp, math.log1p):
+    for module, function in ((math, math.exp), (math, math.log1p), (np, np.exp2)):
 
         def elementary(x, function=function):
             Counted.done["exponentials"] += 1
             return Counted(function(x))
 
-        monkeypatch.setattr(math, function.__name__, elementary)
+        monkeypatch.setattr(module, function.__name__, elementary)
     return Counted.done
 
 
@@ -380,7 +397,8 @@ FULL = {
 }
 
 
-@each_rung
+@in_the_simulator
+@each_rung_but_the_last
 def test_a_rung_costs_what_it_says(name, counts):
     """What one more tile of the length costs, counted in the simulator."""
     (batch, dim, state), tile = FULL[name]
@@ -397,11 +415,27 @@ def test_a_rung_costs_what_it_says(name, counts):
         assert found[1][what] - found[0][what] == pytest.approx(said[what](batch, dim, tile, state), rel=1e-12), what
 
 
+@in_the_simulator
+def test_the_last_rung_costs_what_it_says(counts, monkeypatch):
+    """Of the variant for many channels, a tile of one block: the lanes at its ends do some hundredths less."""
+    many, state, choose = (8, 2048, 2048), 4, scan.choose
+    v = PRODUCTION.variant(*many, state)
+    monkeypatch.setattr(scan, "choose", lambda batch, dim, length, *rest: choose(*many, *rest))
+    shape = (1, v.channels * v.warps, v.tile, state)
+    _, arrays = problem_of(shape)
+    gradients(PRODUCTION.RUNG.launch, arrays)
+    # the totals of dB and dC are written once: more, the fewer channels there are
+    bytes_of_totals = 4 * 2 * state * (1 / shape[1] - 1 / many[1])
+    for what, rel, more in (("bytes", 1e-12, bytes_of_totals), ("exponentials", 1e-12, 0), ("flops", 0.03, 0)):
+        said = getattr(PRODUCTION.RUNG, what)(*many, state) / math.prod(many)
+        assert said + more == pytest.approx(counts[what] / math.prod(shape[:3]), rel=rel), what
+
+
 COSTS = ("bytes", "exponentials", "flops")
 HEADERS = re.compile(r"bytes (4 \([^)]*\)).*? exponentials ([^,;]+)[,;].*?FLOPs (.+?)(?:[.,;]| with) ")
 
 
-@each_rung
+@each_rung_but_the_last
 def test_a_header_says_what_its_rung_counts(name):
     module = RUNGS[name]
     constants = vars(module)
@@ -421,10 +455,7 @@ def test_a_header_says_what_its_rung_counts(name):
         assert eval(product, known) == pytest.approx(counted, rel=1e-12), what
 
 
-class Launched(Exception):
-    """A kernel would run."""
-
-
+@in_the_simulator
 @each_rung
 def test_a_rung_takes_the_memory_that_the_table_says(name, monkeypatch):
     """ADJ-9: from rung 2 on, states are kept at the borders of windows alone."""
@@ -434,13 +465,11 @@ def test_a_rung_takes_the_memory_that_the_table_says(name, monkeypatch):
     def device_array(shape, dtype):
         nonlocal floats
         floats += math.prod(shape)
-
-    def launched(kernel, configuration):
-        raise Launched
+        return np.broadcast_to(np.float32(0), shape)
 
     monkeypatch.setattr(cuda, "device_array", device_array)
-    monkeypatch.setattr(type(sum_maps), "__getitem__", launched)
-    module = RUNGS[name]
+    monkeypatch.setattr(type(sum_maps), "__getitem__", lambda kernel, configuration: lambda *arguments: None)
+    module = ALL[name]
     _, arrays = problem_of((1, 1, 1, 1))
     sizes = {"batch": batch, "dim": dim, "length": length, "state": state}
 
@@ -448,11 +477,13 @@ def test_a_rung_takes_the_memory_that_the_table_says(name, monkeypatch):
         axes = ladder.AXES["y" if field == "grad_y" else field]
         return np.broadcast_to(np.float32(0), [sizes[axis] for axis in axes])
 
-    with pytest.raises(Launched):
-        module.RUNG.launch(**{field: like(field) for field in arrays}, grads=Gradients(*map(like, Gradients._fields)))
+    module.RUNG.launch(**{field: like(field) for field in arrays}, grads=Gradients(*map(like, Gradients._fields)))
     row = next(line for line in backward.__doc__.splitlines() if line.startswith(f"| {module.RUNG.number} |"))
     known = vars(module) | {"state": state}
-    if "ITEMS" in known:
+    if module is PRODUCTION:
+        v = module.variant(batch, dim, length, state)
+        known |= {"channels": v.channels * v.warps, "tile": v.tile}
+    elif "ITEMS" in known:
         known["tile"] = module.WARP * module.ITEMS
     elif "WARPS" in known:
         known["channels"] = module.WARP * module.WARPS
@@ -463,10 +494,8 @@ def test_a_rung_takes_the_memory_that_the_table_says(name, monkeypatch):
 
 
 def test_the_ladder_is_in_order():
-    assert ladder.BACKWARD[: len(RUNGS)] == [module.RUNG for module in RUNGS.values()]
-    assert [module.RUNG.number for module in RUNGS.values()] == [
-        name.removeprefix("rung").split("_")[0] for name in RUNGS
-    ]
+    assert [module.RUNG for module in ALL.values()] == ladder.BACKWARD
+    assert [module.RUNG.number for module in ALL.values()] == [name.removeprefix("rung").split("_")[0] for name in ALL]
 
 
 BAD = {
@@ -479,7 +508,7 @@ BAD = {
 
 @each_rung
 def test_arrays_that_do_not_fit_are_refused_before_a_launch(name):
-    launch = RUNGS[name].RUNG.launch
+    launch = ALL[name].RUNG.launch
     _, arrays = problem_of((2, 3, 5, 2))
     grads = Gradients(*(np.empty_like(arrays[field]) for field in Gradients._fields))
     for field, shape, message in BAD.values():

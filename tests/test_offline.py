@@ -237,7 +237,7 @@ def production():
 def test_a_production_kernel_has_no_fault(variant):
     """On every architecture in one test: most of the time goes into what is the same for all."""
     found = {}
-    for cc in [cc for cc in ARCHITECTURES if cc >= variant.since]:
+    for cc in [cc for cc in ARCHITECTURES if variant.since <= cc < variant.until]:
         code = offline.build(variant.kernel, variant.signature, cc, max_registers=variant.cap(cc))
         found[code.arch] = offline.faults(
             code,
@@ -246,6 +246,8 @@ def test_a_production_kernel_has_no_fault(variant):
             max_registers=variant.cap(cc),
             threads=variant.threads,
         )
+        assert code.usage.shared_bytes + variant.shared_bytes <= (48 if variant.since < (9, 0) else 112) * 1024
+    assert found
     assert not any(found.values()), found
 
 
@@ -258,11 +260,15 @@ def test_what_was_built_before_changes_nothing():
 
 
 def rungs():
-    """Each rung of the ladder, once: what is asked of it does not depend on the architecture."""
+    """Each rung of the ladder, once: what is asked of it does not depend on the architecture.
+
+    The last ones launch production kernels, of which more is asked above.
+    """
     return [
         pytest.param(folder, name, id=f"{folder}-{name}")
         for folder in ("forward", "backward")
         for name in import_module(f"ssm_kernels.{folder}").RUNGS
+        if name != "rung7_production"
     ]
 
 

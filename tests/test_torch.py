@@ -1,4 +1,7 @@
-"""PyTorch's `selective_scan_fn`: numbers and gradients, autograd, torch.compile, autocast and errors."""
+"""PyTorch's `selective_scan_fn`: numbers and gradients, autograd, torch.compile, autocast and errors.
+
+On the GPU where kernels run on one, else on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,22 @@ torch = pytest.importorskip("torch")
 from torch.autograd.gradcheck import GradcheckError  # noqa: E402
 
 from ssm_edu import torch as ours  # noqa: E402
+from ssm_edu.gpu import runtime  # noqa: E402
 from ssm_edu.testing import conformance_tests  # noqa: E402
 from ssm_edu.torch import operators  # noqa: E402
 
+
+def has_kernels() -> bool:
+    try:
+        return torch.cuda.is_available() and not runtime.is_simulated()
+    except (ImportError, RuntimeError):
+        return False
+
+
+DEVICE, BACKEND = ("cuda", "cuda") if has_kernels() else ("cpu", "auto")
+on_the_cpu = pytest.mark.skipif(
+    DEVICE == "cuda", reason="holds on the CPU, whose backend has one kernel for all dtypes"
+)
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 TOLERANCES = GRID_TOLERANCES | {"bfloat16": (3e-2, 5e-2)}
 FLAGS = ("delta_bias", "delta_softplus", "z", "D")
@@ -36,12 +52,16 @@ THINNED = [
 
 def tensor(array: Any, requires_grad: bool = True) -> Any:
     """A leaf of its own memory, recorded for gradients if it can be."""
-    made = torch.from_numpy(np.array(array))
+    made = torch.from_numpy(np.array(array)).to(DEVICE)
     return made.requires_grad_(requires_grad and (made.is_floating_point() or made.is_complex()))
 
 
 def tensors(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: tensor(value) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}
+
+
+def host(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy()
 
 
 def leaves(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -85,9 +105,7 @@ def grid_point(
         "z": normal(batch, dim, length) if on["z"] else None,
         "delta_bias": uniform(dim, dtype=torch.float32) if on["delta_bias"] else None,
     }
-    for value in kwargs.values():
-        if value is not None:
-            value.requires_grad_()
+    kwargs = {n: None if value is None else value.to(DEVICE).requires_grad_() for n, value in kwargs.items()}
     return kwargs | {"delta_softplus": on["delta_softplus"]}
 
 
@@ -99,11 +117,11 @@ def exact(kwargs: dict[str, Any], grad_y: Any) -> tuple[np.ndarray, np.ndarray, 
             wide[name] = value
             continue
         value = value.detach()
-        wide[name] = value.to(torch.complex128 if value.is_complex() else torch.float64).numpy()
+        wide[name] = host(value.to(torch.complex128 if value.is_complex() else torch.float64))
         if name in ("B", "C") and value.ndim > 2 and kwargs["A"].is_complex() and not value.is_complex():
             wide[name] = wide[name][..., ::2] + 1j * wide[name][..., 1::2]
     y, last = ssm_edu.selective_scan(**wide, return_last_state=True, backend="reference")
-    found = ssm_edu.selective_scan_backward(grad_y.double().numpy(), **wide, backend="reference")._asdict()
+    found = ssm_edu.selective_scan_backward(host(grad_y.double()), **wide, backend="reference")._asdict()
     for name in ("B", "C"):
         if wide[name].shape != tuple(kwargs[name].shape):
             found[name] = interleaved(found[name])
@@ -117,13 +135,13 @@ def assert_on_grid(scan: Any, dtype: str, is_complex: bool, length: int, flags: 
     weights = (max(1e-3, rtol), max(1e-3, atol)) if kwargs["z"] is not None else (1e-3, 1e-3)
     y, last = scan(**kwargs, return_last_state=True)
     assert torch.equal(scan(**kwargs), y)
-    grad_y = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(y.dtype)
+    grad_y = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(y)
     y.backward(grad_y)
     exact_y, exact_last, gradients = exact(kwargs, grad_y)
 
     def close(name: str, value: Any, right: np.ndarray, rtol: float, atol: float) -> None:
         assert value.dtype == (kwargs["A"].dtype if name == "last_state" else kwargs.get(name, kwargs["u"]).dtype), name
-        value = value.detach().to(torch.complex128 if value.is_complex() else torch.float64).numpy()
+        value = host(value.to(torch.complex128 if value.is_complex() else torch.float64))
         np.testing.assert_allclose(value, right, rtol, atol, err_msg=f"{name} of {flags}, {maps}")
 
     close("y", y, exact_y, rtol, atol)
@@ -144,6 +162,7 @@ def assert_on_grid(scan: Any, dtype: str, is_complex: bool, length: int, flags: 
 def test_the_grid_of_mamba_ssm(dtype: str, is_complex: bool, length: int) -> None:
     """All of it nightly; otherwise each takes other options in turn, more of them the shorter it is."""
     first, share = 7 * GRID.index((dtype, is_complex, length)), max(1, 128 // length)
+    share = share if DEVICE == "cpu" else 1  # each needs kernels of its own, which are compiled first
     for options in OPTIONS if NIGHTLY else [OPTIONS[(first + 37 * k) % len(OPTIONS)] for k in range(share)]:
         assert_on_grid(ours.selective_scan_fn, dtype, is_complex, length, *options)
 
@@ -171,10 +190,17 @@ def through_autograd(grad_y: Any, *args: Any, grad_last_state: Any = None, **kwa
 
 
 test_conformance = conformance_tests(
-    ours.selective_scan_fn, through_autograd, framework="torch", dtype="float64", max_examples=3
+    ours.selective_scan_fn,
+    through_autograd,
+    framework="torch",
+    dtype="float64",
+    device=DEVICE,
+    algorithm="tree" if DEVICE == "cpu" else "any",
+    max_examples=3 if DEVICE == "cpu" else 1,
 )
 
 
+@on_the_cpu
 def test_narrow_inputs_are_computed_with_in_float32_and_rounded_once() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         kwargs = tensors(random_arguments(0, dtype="float32", length=40))
@@ -240,6 +266,7 @@ def test_gradcheck_sees_a_wrong_gradient(field: str, monkeypatch: pytest.MonkeyP
         differentiated(kwargs)
 
 
+@on_the_cpu
 @given(arguments())
 def test_interleaved_maps_are_the_complex_ones(kwargs: dict[str, Any]) -> None:
     varying = [n for n in ("B", "C") if np.iscomplexobj(kwargs[n]) and kwargs[n].ndim > 2]
@@ -250,18 +277,18 @@ def test_interleaved_maps_are_the_complex_ones(kwargs: dict[str, Any]) -> None:
     y.sum().backward()
     found.sum().backward()
     for name, value in leaves(plain).items():
-        right = interleaved(value.grad.numpy()) if name in pairs else value.grad.numpy()
-        np.testing.assert_array_equal(paired[name].grad.numpy(), right)
+        right = interleaved(host(value.grad)) if name in pairs else host(value.grad)
+        np.testing.assert_array_equal(host(paired[name].grad), right)
 
 
 def test_a_gradient_through_the_last_state_alone() -> None:
     kwargs = tensors(random_arguments(3))
     _, last = ours.selective_scan_fn(**kwargs, return_last_state=True)
     (2 * last).sum().backward()
-    plain = {n: v.detach().numpy() if isinstance(v, torch.Tensor) else v for n, v in kwargs.items()}
+    plain = {n: host(v) if isinstance(v, torch.Tensor) else v for n, v in kwargs.items()}
     both = {"grad_y": np.zeros(plain["u"].shape), "grad_last_state": np.full(last.shape, 2.0)}
-    for name, right in ssm_edu.selective_scan_backward(**both, **plain)._asdict().items():
-        np.testing.assert_array_equal(kwargs[name].grad.numpy(), right)
+    for name, right in ssm_edu.selective_scan_backward(**both, **plain, backend=BACKEND)._asdict().items():
+        np.testing.assert_array_equal(host(kwargs[name].grad), right)
 
 
 def test_there_is_no_second_derivative() -> None:
@@ -338,7 +365,7 @@ def test_autocast_brings_dtypes_together(is_complex: bool) -> None:
     wide = {n: v.detach().float().requires_grad_() if n in narrow else v for n, v in tensors(kwargs).items()}
     wide |= {n: own[n].detach().float().requires_grad_() for n in narrow}
     inputs = {n: wide[n].detach().bfloat16() for n in ("u", "delta", "B", "C", "z")}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         y = ours.selective_scan_fn(**own)
         mixed = ours.selective_scan_fn(**own | {"delta": wide["delta"]})
         compiled = torch.compile(ours.selective_scan_fn, fullgraph=True, backend="aot_eager")(**own)
@@ -357,6 +384,7 @@ def test_autocast_brings_dtypes_together(is_complex: bool) -> None:
 # Errors
 
 
+@on_the_cpu
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

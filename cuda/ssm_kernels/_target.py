@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -58,14 +59,14 @@ Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[An
 
 
 @no_type_check
-def compiled(function: Any, signature: Any, max_registers: int | None = None) -> Launchable:
+def compiled(function: Any, signature: Any, max_registers: int | None = None, shared_bytes: int = 0) -> Launchable:
     """A kernel of pointers and int64, as (grid, block, stream, arguments) → None, for the current device.
 
-    Pointers are passed as addresses. What is compiled is kept on disk.
+    Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory.
     """
     if SIMULATED:
         kernel = cuda.jit(function)
-        return lambda grid, block, stream, arguments: kernel[grid, block](*arguments)
+        return lambda grid, block, stream, arguments: kernel[grid, block, 0, shared_bytes](*arguments)
     from importlib.metadata import version
 
     from cuda.core import LaunchConfig
@@ -77,7 +78,13 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None) ->
     dispatcher = kernel_cache.compiled(cuda.jit, function, signature, SOURCES, *made_by, **options)
     (overload,) = dispatcher.overloads.values()
     kernel = overload._codelibrary.get_cufunc().kernel
-    config = cache(lambda grid, block: LaunchConfig(grid=grid, block=block))
+    config = cache(lambda grid, block: LaunchConfig(grid=grid, block=block, shmem_size=shared_bytes))
+    if shared_bytes:
+        driver = import_module("cuda.bindings.driver")
+        most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        (error,) = driver.cuKernelSetAttribute(most, shared_bytes, kernel.handle, cuda.get_current_device().id)
+        if error:
+            raise RuntimeError(f"shared memory: found {error}, expected room for {shared_bytes} bytes a block")
 
     # past Numba's own launch, which looks at the type of every argument: addresses and int64 are plain integers
     def launch(grid, block, stream, arguments):

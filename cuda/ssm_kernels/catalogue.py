@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ssm_kernels import scan
-from ssm_kernels.scan import Compilable
+from ssm_kernels import choosing
+from ssm_kernels.backward import quads
+from ssm_kernels.choosing import HOPPER, Compilable
+from ssm_kernels.variant import Variant
 
 H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
@@ -21,61 +23,73 @@ ORDINARY: dict[str, Any] = {
 FEWER, FEW = {"batch": 1, "dim": 2560}, {"batch": 1, "dim": 512}  # than the ORDINARY channels
 COMPLEX = {"is_complex": True, "complex_B": True, "complex_C": True}
 CONSTANT = {"constant_B": True, "constant_C": True}
+BEFORE_HOPPER = {"capability": (8, 0)}  # where blocks have less shared memory
 
 FORWARD: dict[str, dict[str, Any]] = {
     "float32": {},
+    "float32, before Hopper": BEFORE_HOPPER,
+    "float32, fewer channels": FEWER,
+    "float32, few channels": FEW,
+    "float32, few channels, before Hopper": FEW | BEFORE_HOPPER,
+    "float32, 40 steps": {"length": 40},
     "bfloat16, zoh": {"dtype": "bfloat16", "discretization": "zoh"},
-    "float16, packed": FEW | {"dtype": "float16", "packed": True},
+    "bfloat16, before Hopper": BEFORE_HOPPER | {"dtype": "bfloat16"},
+    "bfloat16, fewer channels": FEWER | {"dtype": "bfloat16"},
+    "float16, fewer channels, before Hopper": FEWER | BEFORE_HOPPER | {"dtype": "float16"},
+    "bfloat16, few channels": FEW | {"dtype": "bfloat16"},
+    "float16, few channels, packed, before Hopper": FEW | BEFORE_HOPPER | {"dtype": "float16", "packed": True},
     "complex64": FEWER | COMPLEX,
     "float64, bilinear, constant maps": CONSTANT | {"dtype": "float64", "discretization": "bilinear"},
     "float32, 256 states, not aligned": FEW | {"state": 256, "aligned": False},
 }
 BORDERS: dict[str, dict[str, Any]] = {
     "float32": {},
+    "float32, before Hopper": BEFORE_HOPPER,
+    "bfloat16, fewer channels": FEWER | {"dtype": "bfloat16"},
     "bfloat16, packed, constant B": FEW | {"dtype": "bfloat16", "packed": True, "constant_B": True},
 }
-BEFORE_HOPPER = (8, 0)
 BACKWARD: dict[str, dict[str, Any]] = {
     "float32": {},
-    "float32, before Hopper": {"capability": BEFORE_HOPPER},
+    "float32, before Hopper": BEFORE_HOPPER,
+    "float32, few channels": FEW,
+    "float32, few channels, before Hopper": FEW | BEFORE_HOPPER,
+    "bfloat16": {"dtype": "bfloat16"},
     "bfloat16, zoh, packed": {"dtype": "bfloat16", "discretization": "zoh", "packed": True},
-    "float16, not aligned": FEW | {"dtype": "float16", "aligned": False},
+    "bfloat16, fewer channels": FEWER | {"dtype": "bfloat16"},
+    "float16, fewer channels, before Hopper": FEWER | BEFORE_HOPPER | {"dtype": "float16"},
+    "float16, not aligned, before Hopper": FEW | BEFORE_HOPPER | {"dtype": "float16", "aligned": False},
     "float32, 64 states, constant C": FEWER | {"state": 64, "constant_C": True},
     "complex64, bilinear": COMPLEX | {"discretization": "bilinear"},
-    "complex128, real maps, 256 states": {"dtype": "float64", "is_complex": True, "state": 256},
+    "complex128, real maps, 256 states": BEFORE_HOPPER | {"dtype": "float64", "is_complex": True, "state": 256},
     "float64": {"dtype": "float64"},
 }
+QUADS = ("float32", "bfloat16")
 SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
 
 
 def variants() -> Iterator[Compilable]:
     """The kernels, each with a short name."""
-    for title, options in FORWARD.items():
-        yield _named("forward", title, *_forward(options, False))
-    for title, options in BORDERS.items():
-        yield _named("borders", title, *_forward(options, True))
-    for title, options in BACKWARD.items():
-        options, capability = dict(options), options.get("capability", scan.HOPPER)
-        options.pop("capability", None)
-        yield _named("backward", title, *scan.backward_kernel(_chosen(options), _states(options), capability))
+    for _, _, kernel in entries():
+        yield kernel
+
+
+def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
+    """(kind, its variant if it has one, the kernel with a short name)."""
+    for kind, table in (("forward", FORWARD), ("borders", BORDERS), ("backward", BACKWARD)):
+        for title, given in table.items():
+            options, capability = split(given)
+            v, state = choosing.choose(**ORDINARY | options), (ORDINARY | options)["state"]
+            if kind != "forward":
+                v, kernel = choosing.backward_kernel(v, state, capability)
+            if kind != "backward":  # borders with the tile of the adjoint that reads them
+                v, kernel = choosing.forward_kernel(v, state, kind == "borders", capability)
+            yield kind, v, replace(kernel, name=f"{kind}: {title}, {v.segments} segments")
+    for kernel in dict.fromkeys(kernel for dtype in QUADS for kernel in choosing.quad_kernels(dtype, quads.WARPS)):
+        yield "quads", None, kernel
     for shares, total, aligned in SUMS:
-        yield scan.sum_kernel(shares, total, aligned)
+        yield "sums", None, choosing.sum_kernel(shares, total, aligned)
 
 
-def _chosen(options: dict[str, Any]) -> Any:
-    return scan.choose(**ORDINARY | options)
-
-
-def _states(options: dict[str, Any]) -> int:
-    return int((ORDINARY | options)["state"])
-
-
-def _forward(options: dict[str, Any], borders: bool) -> tuple[Any, Compilable]:
-    v = _chosen(options)
-    if borders:  # with the tile of the adjoint that reads them
-        v, _ = scan.backward_kernel(v, _states(options), scan.HOPPER)
-    return scan.forward_kernel(v, _states(options), borders)
-
-
-def _named(kind: str, title: str, v: Any, kernel: Compilable) -> Compilable:
-    return replace(kernel, name=f"{kind}: {title}, {v.segments} segments")
+def split(given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Options, and the compute capability for which the kernel is chosen."""
+    return {name: value for name, value in given.items() if name != "capability"}, given.get("capability", HOPPER)

@@ -10,6 +10,8 @@ simulator a flat array), and :func:`access` gives the functions that read and wr
 | `load_wide(p, i)` | elements i to i + width − 1 as a tuple: one 16-byte load; p + i is 16-byte aligned |
 | `store_wide(p, i, xs)` | the same way back |
 
+`short_access(dtype, count)` gives such a load and store of fewer elements, 4 to 16 bytes that are aligned as a whole.
+
 Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too, and `copy_async(dtype)`: 16 bytes
 from global to shared memory past the registers, of which the first `valid` elements are read and the others become
 zero. What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last`
@@ -114,7 +116,23 @@ if SIMULATED:
 
     def _check_aligned(i: Any, width: int) -> None:
         if i % width:
-            raise ValueError(f"a 16-byte access at element {i}, which is no multiple of {width}")
+            raise ValueError(f"an access to {width} elements at element {i}, which is no multiple of {width}")
+
+    @no_type_check
+    @cache
+    def short_access(dtype: str, count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        io = access(dtype)
+
+        def load(p: Any, i: Any) -> Any:
+            _check_aligned(i, count)
+            return tuple(io.load(p, i + k) for k in range(count))
+
+        def store(p: Any, i: Any, xs: Any) -> None:
+            _check_aligned(i, count)
+            for k in range(count):
+                io.store(p, i + k, xs[k])
+
+        return load, store
 
     @no_type_check
     @cache
@@ -186,15 +204,15 @@ else:
         real = F32 if dtype in ("float32", "complex64") else ir.DoubleType()
         return real, 2 if dtype.startswith("complex") else 1
 
-    def _vector(builder: Any, p: Any, i: Any, dtype: str, space: int) -> Any:
+    def _vector(builder: Any, p: Any, i: Any, dtype: str, space: int, size: int = 16) -> Any:
         word, words = _word(dtype)
-        vector = ir.VectorType(word, 16 // max(ITEMSIZE[dtype], 4) * words)
+        vector = ir.VectorType(word, size // max(ITEMSIZE[dtype], 4) * words)
         at = builder.bitcast(builder.gep(p, [i]), vector.as_pointer(getattr(p.type, "addrspace", 0)))
         return builder.addrspacecast(at, ir.PointerType(vector, space))
 
-    def _load_vector(context: Any, builder: Any, p: Any, i: Any, dtype: str, space: int) -> list[Any]:
-        vector = builder.load(_vector(builder, p, i, dtype, space))
-        vector.align = 16
+    def _load_vector(context: Any, builder: Any, p: Any, i: Any, dtype: str, space: int, size: int = 16) -> list[Any]:
+        vector = builder.load(_vector(builder, p, i, dtype, space, size))
+        vector.align = size
         _, words = _word(dtype)
         parts = [builder.extract_element(vector, ir.Constant(I32, k)) for k in range(vector.type.count)]
         if ITEMSIZE[dtype] == 2:
@@ -209,8 +227,10 @@ else:
             numbers.append(number._getvalue())
         return numbers
 
-    def _store_vector(context: Any, builder: Any, p: Any, i: Any, values: list[Any], dtype: str, space: int) -> None:
-        at = _vector(builder, p, i, dtype, space)
+    def _store_vector(
+        context: Any, builder: Any, p: Any, i: Any, values: list[Any], dtype: str, space: int, size: int = 16
+    ) -> None:
+        at = _vector(builder, p, i, dtype, space, size)
         _, words = _word(dtype)
         if words == 2:
             numbers = [context.make_complex(builder, POINTEES[dtype], value=value) for value in values]
@@ -222,7 +242,7 @@ else:
         vector = ir.Constant(at.type.pointee, ir.Undefined)
         for k, value in enumerate(values):
             vector = builder.insert_element(vector, value, ir.Constant(I32, k))
-        builder.store(vector, at, align=16)
+        builder.store(vector, at, align=size)
 
     GLOBAL, SHARED = 1, 3
 
@@ -272,6 +292,30 @@ else:
             return types.void(p, types.int64, row), codegen
 
         return Access(dtype, width, ZERO[dtype], load, store, load_wide, store_wide)
+
+    @cache
+    def short_access(dtype: str, count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        row = types.UniTuple(types.float32 if ITEMSIZE[dtype] == 2 else POINTEES[dtype], count)
+        size = count * ITEMSIZE[dtype]
+
+        @intrinsic
+        def load(typingctx: Any, p: Any, i: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                values = _load_vector(context, builder, args[0], args[1], dtype, GLOBAL, size)
+                return context.make_tuple(builder, row, values)
+
+            return row(p, types.int64), codegen
+
+        @intrinsic
+        def store(typingctx: Any, p: Any, i: Any, xs: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                values = [builder.extract_value(args[2], k) for k in range(count)]
+                _store_vector(context, builder, args[0], args[1], values, dtype, GLOBAL, size)
+                return context.get_dummy_value()
+
+            return types.void(p, types.int64, row), codegen
+
+        return load, store
 
     @cache
     def shared_load(dtype: str) -> Callable[..., Any]:

@@ -1,39 +1,36 @@
-"""The selective scan and its adjoint on the GPU: a variant is chosen by shape, compiled once, and launched.
+"""The selective scan and its adjoint on the GPU, launched: what each kernel is given, and where it writes.
 
-| batch · dim | a warp takes | because |
-|---|---|---|
-| many channels | 4 channels × 8 segments of 16 steps | few shuffles; B and C are read for 4 channels at once |
-| fewer | 2 × 16, 1 × 32 | as soon as there would be fewer than 8 warps on each multiprocessor |
-| fewer than 16 warps each | 1 × 32, two or four states at a time; maps in larger blocks | registers are free |
-| over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
-| short sequences | the fewest segments that cover it | a lane without steps is idle |
-
-float64 and complex states have 8 steps a lane, complex128 has 4: registers. The adjoint has half of that for all but
-float32 states by Mamba's rule. Rows that do not begin at 16-byte boundaries are read number by number.
+:mod:`ssm_kernels.choosing` says which kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from math import lcm
 from typing import Any, no_type_check
 
 from ssm_kernels import sums
-from ssm_kernels._target import Launchable, compiled, compute_capability, current_device, multiprocessors
-from ssm_kernels.backward import production as backward_scan
-from ssm_kernels.forward import production as forward_scan
+from ssm_kernels._target import compute_capability, current_device, multiprocessors
+from ssm_kernels.backward import quads
+from ssm_kernels.choosing import (
+    HOPPER,
+    WARPS_A_MULTIPROCESSOR,
+    Compilable,
+    backward_kernel,
+    choose,
+    chunk_of,
+    forward_kernel,
+    quad_kernels,
+    sum_kernel,
+)
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS, STARTS, WARP, Variant, staged_dtype
 
 Buffer = Any
 Allocate = Callable[[tuple[int, ...], str], Buffer]
-SHARED_BYTES = 48 * 1024
-WARPS = 4
-WARPS_A_MULTIPROCESSOR = 8
 MAX_STATE = 256
-HOPPER = (9, 0)
+MOST_QUAD_CHANNELS = 8192  # batch · dim up to which the adjoint by quads is the faster one
 
 
 @dataclass(frozen=True)
@@ -80,82 +77,12 @@ class Scan:
         return self.dim // (self.group_B or 1), self.dim // (self.group_C or 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Compilable:
-    """A kernel as the compiler is given it. `since`: the compute capability from which it is launched.
-
-    `max_registers` holds from compute capability 9.0 on: there the cap makes no spills.
-    """
-
-    name: str
-    kernel: Any
-    signature: Any
-    threads: int
-    max_registers: int | None = None
-    arithmetic: str = "float32"
-    expects: frozenset[str] = frozenset()
-    since: tuple[int, int] = (8, 0)
-
-    def cap(self, capability: tuple[int, int]) -> int | None:
-        return self.max_registers if capability >= HOPPER else None
-
-    def compiled(self) -> Launchable:
-        return _compiled(self, current_device())
-
-
-@cache
-def _compiled(kernel: Compilable, device: int) -> Launchable:
-    return compiled(kernel.kernel, kernel.signature, max_registers=kernel.cap(compute_capability(device)))
-
-
-def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
-    if is_complex:
-        return "complex128" if dtype == "float64" else "complex64"
-    return ("float64" if dtype == "float64" else "float32") if constant else dtype
-
-
-@cache
-def choose(
-    batch: int, dim: int, length: int, state: int, dtype: str, is_complex: bool, discretization: str,
-    constant_B: bool, constant_C: bool, complex_B: bool, complex_C: bool, packed: bool, aligned: bool, processors: int,
-) -> Variant:  # fmt: skip
-    """The variant for a shape: the table above."""
-    items = {4: 16, 8: 8, 16: 4}[ITEMSIZE[map_dtype(dtype, is_complex, True)]]
-    enough = WARPS_A_MULTIPROCESSOR * processors
-    segments = next((s for s in (8, 16) if batch * dim * s >= enough * WARP), 32)
-    if state > 64:
-        segments = max(segments, 16)
-    while segments > 1 and (segments // 2) * items >= length:
-        segments //= 2
-    few = segments == WARP and batch * dim < 2 * enough
-    fewest = batch * dim <= WARPS_A_MULTIPROCESSOR * processors
-    if few and not fewest:
-        items = min(items, 8)
-    return Variant(
-        dtype=dtype,
-        is_complex=is_complex,
-        discretization=discretization,
-        map_B=map_dtype(dtype, complex_B, constant_B),
-        map_C=map_dtype(dtype, complex_C, constant_C),
-        constant_B=constant_B,
-        constant_C=constant_C,
-        packed=packed,
-        aligned=aligned,
-        segments=segments,
-        items=items,
-        # few warps: larger blocks of states and several of them at a time, in the registers that are free then
-        warps=2 * WARPS if fewest else WARPS,
-        together=(2 if fewest or state % 4 else 4) if few and state % 2 == 0 and not is_complex else 1,
-        ahead=not few,
-    )
-
-
 def variant_of(scan: Scan, *rows: Buffer | None) -> Variant:
     """The variant for a scan, and for further arrays along time."""
     maps = [M for M, group in ((scan.B, scan.group_B), (scan.C, scan.group_C)) if group is not None]
     addresses = [scan.u, scan.delta, scan.z, *maps, *rows]
     aligned = scan.length % (16 // ITEMSIZE[scan.dtype]) == 0
-    aligned = aligned and all(address % 16 == 0 for address in addresses if isinstance(address, int))
+    aligned = aligned and on_16_bytes(*addresses)
     return choose(
         scan.batch, scan.dim, scan.length, scan.state, scan.dtype, scan.is_complex, scan.discretization,
         scan.group_B is None, scan.group_C is None, scan.complex_B, scan.complex_C, scan.seq_idx is not None,
@@ -163,70 +90,8 @@ def variant_of(scan: Scan, *rows: Buffer | None) -> Variant:
     )  # fmt: skip
 
 
-def rounded_states(state: int) -> int:
-    """Kernels are compiled for 16, 32, 64, … states: what is kept for each has that room."""
-    return max(16, 1 << (state - 1).bit_length())
-
-
-@cache
-def forward_kernel(v: Variant, state: int, borders: bool) -> tuple[Variant, Compilable]:
-    states = rounded_states(state)
-    v = fitted(v, lambda w: forward_scan.shared_bytes(w, states, borders))
-    if state % v.together:
-        v = replace(v, together=1)
-    kernel = forward_scan.kernel(v, states, borders)
-    name = f"{'borders' if borders else 'forward'} {states} {v}"
-    plain = v.ahead and not v.is_complex and v.precision == "float32" and v.discretization == "mamba"
-    return v, Compilable(
-        name, kernel, forward_scan.signature(v), v.threads, 128 if plain else None, v.precision,
-        expectations(v, not v.ahead),
-    )  # fmt: skip
-
-
-@cache
-def backward_kernel(v: Variant, state: int, capability: tuple[int, int]) -> tuple[Variant, Compilable]:
-    states = rounded_states(state)
-    # few warps gain more from more of them than from more steps a lane; all but the plainest take too many registers
-    plain = v.number == "float32" and v.discretization == "mamba" and not v.packed
-    fewer = v.segments == WARP or not plain or capability < HOPPER
-    items = max(v.items // 2, 16 // ITEMSIZE[v.dtype]) if fewer else v.items
-    v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
-    v = fitted(v, lambda w: backward_scan.shared_bytes(w, states))
-    kernel = backward_scan.kernel(v, states)
-    return v, Compilable(
-        f"backward {states} {v}",
-        kernel,
-        backward_scan.signature(v),
-        v.threads,
-        None,
-        v.precision,
-        expectations(v, True),
-        (8, 0) if fewer else HOPPER,
-    )
-
-
-def expectations(v: Variant, loads_rows: bool) -> frozenset[str]:
-    """What the compiled code must have; rows that come asynchronously are copied, not loaded."""
-    if not v.aligned:
-        return frozenset()
-    ex2 = {"ex2"} if v.precision == "float32" else set()
-    return frozenset({"wide_shared"} | ({"wide_global"} if loads_rows else set()) | ex2)
-
-
-def fitted(v: Variant, shared_bytes: Callable[[Variant], int]) -> Variant:
-    """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order.
-
-    If one warp is too much, it takes fewer channels and more time.
-    """
-    for segments in [s for s in (1, 2, 4, 8, 16, 32) if s >= v.segments]:
-        for warps in [w for w in (8, 4, 2, 1) if w <= v.warps]:
-            for items in (v.items, v.items // 2):
-                for block in (16, 8, 4, 2):
-                    block = max(block, v.together)
-                    candidate = replace(v, segments=segments, items=items, warps=warps, block=block)
-                    if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= SHARED_BYTES:
-                        return candidate
-    raise ValueError(f"no variant has room for its states in {SHARED_BYTES} bytes of shared memory: {v}")
+def on_16_bytes(*buffers: Buffer | None) -> bool:
+    return all(address % 16 == 0 for address in buffers if isinstance(address, int))
 
 
 def blocks_of(scan: Scan, v: Variant) -> int:
@@ -242,13 +107,13 @@ def forward(scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, al
         ValueError: more than 256 states.
     """
     check_state(scan)
-    v, kernel = forward_kernel(variant_of(scan, y), scan.state, False)
+    v, kernel = forward_kernel(variant_of(scan, y), scan.state, False, compute_capability(current_device()))
     last = last_state if last_state is not None else allocate((scan.batch, scan.dim, scan.state), v.number)
     launch_forward(scan, v, kernel, y, last, None, stream, allocate)
 
 
 @no_type_check
-def launch_forward(scan, v, kernel, y, last, borders, stream, allocate):
+def launch_forward(scan, v, kernel: Compilable, y, last, borders, stream, allocate):
     nothing = scan.u
     total = allocate((scan.batch, scan.dim), v.precision)
     arguments = (
@@ -271,10 +136,18 @@ def backward(
     """
     check_state(scan)
     v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
+    if goes_by_quads(scan, v):
+        backward_by_quads(scan, v, grad_y, grad_last_state, grads, stream, allocate)
+    else:
+        backward_by_segments(scan, v, grad_y, grad_last_state, grads, stream, allocate)
+
+
+@no_type_check
+def backward_by_segments(scan, v, grad_y, grad_last_state, grads, stream, allocate):
     back, kernel = backward_kernel(v, scan.state, compute_capability(current_device()))
 
     # the states before each of its tiles, from a pass in which nothing is read out
-    first, before = forward_kernel(back, scan.state, True)
+    first, before = forward_kernel(back, scan.state, True, compute_capability(current_device()))
     assert first.tile == back.tile
     states = (scan.batch, scan.dim, scan.state)
     tiles = -(-scan.length // back.tile)
@@ -324,11 +197,63 @@ def backward(
     add_up(pending, stream)
 
 
-@cache
-def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
-    arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
-    kernel = sums.kernel(shares, total, aligned)
-    return Compilable(f"sums {shares} {total}", kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)
+def goes_by_quads(scan: Scan, v: Variant) -> bool:
+    """Whether the adjoint is :mod:`ssm_kernels.backward.quads`."""
+    plain = not v.is_complex and v.discretization == "mamba" and not v.packed and v.aligned and on_16_bytes(scan.A)
+    one_dtype = not v.constant_B and not v.constant_C and v.map_B == v.map_C == v.dtype != "float64"
+    shaped = scan.span % quads.channels(quads.WARPS) == 0 and scan.state in (8, 12, 16)
+    few = scan.batch * scan.dim <= MOST_QUAD_CHANNELS
+    return plain and one_dtype and shaped and few and compute_capability(current_device()) >= HOPPER
+
+
+@no_type_check
+def backward_by_quads(scan, v, grad_y, grad_last_state, grads, stream, allocate):
+    batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
+    of_block = quads.channels(quads.WARPS)
+    chunk = chunk_of(batch * dim // WARP, length, WARPS_A_MULTIPROCESSOR * multiprocessors(current_device()))
+    chunks, tiles, blocks = -(-length // chunk), -(-length // quads.TILE), dim // of_block
+    real = "float32"
+    borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
+    ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
+    totals = allocate((chunks, batch, dim), real)
+    leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state
+    shares_B, shares_C = (allocate((batch * blocks, state, length), real) for _ in range(2))
+    alone = batch * chunks == 1
+    shares_A = grads.A if alone else allocate((chunks, batch, dim, state), real)
+    shares_D, shares_bias = (
+        found if alone and found is not None else allocate((chunks, batch, dim), real)
+        for found in (grads.D, grads.delta_bias)
+    )
+    nothing = scan.u
+    z, D, bias = _or(scan.z, nothing), _or(scan.D, nothing), _or(scan.delta_bias, nothing)
+    options = options_of(scan, False)
+    sizes = (options, batch, dim, length, state, *scan.per_group, chunk)
+    summary, carry, adjoint = (kernel.compiled() for kernel in quad_kernels(v.dtype, quads.WARPS))
+    grid, threads = (batch * blocks, chunks, 1), (of_block, 1, 1)
+    summary(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals, *sizes,
+    ))  # fmt: skip
+    carry((-(-batch * dim * state // quads.CARRY_THREADS), 1, 1), (quads.CARRY_THREADS, 1, 1), stream, (
+        scan.A, _or(scan.initial_state, nothing), _or(grad_last_state, nothing), ends, backs, totals, leaving,
+        int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
+    ))  # fmt: skip
+    adjoint(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, ends, backs,
+        grads.u, grads.delta, _or(grads.z, nothing), shares_A, shares_B, shares_C, shares_D, shares_bias, *sizes,
+    ))  # fmt: skip
+    pending = [
+        (real, M, shares, target, batch * group, blocks // group, state * length)
+        for shares, target, M, group in (
+            (shares_B, grads.B, v.map_B, scan.group_B),
+            (shares_C, grads.C, v.map_C, scan.group_C),
+        )
+    ]
+    if not alone:
+        pending.append((real, real, shares_A, grads.A, 1, chunks * batch, dim * state))
+        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
+            if target is not None:
+                pending.append((real, real, shares, target, 1, chunks * batch, dim))
+    add_up(pending, stream)
 
 
 @no_type_check

@@ -210,6 +210,7 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     # threads that copy one row, the rows that are copied at once, and how often a thread has a word of each
     together, rows = min(threads, row_words), max(threads // row_words, 1)
     turns = row_words // together
+    block, copies = v.block, -(-v.block // rows)
 
     @inline
     def place(t):
@@ -221,7 +222,26 @@ def map_stager(dtype: str, staged: str, v: Variant) -> tuple[Any, Any]:
     @unrolled
     def ask(target, base, mail, p, at, length, left, states, tid):
         """The rows p[at + n·length:], n < states, of which `left` steps are there."""
-        if asynchronous:
+        if asynchronous and not narrow and states == block and left >= tile:
+            # the usual case, in which nothing depends on where the sequence and the states end
+            for turn in unroll(turns):
+                t = ((tid & (together - 1)) + turn * threads) * wide
+                n = tid // together
+                source = at + n * length + t
+                to = base + n * tile + place(t)
+                if n < states:
+                    for m in unroll(copies):
+                        copy(target, to + m * rows * tile, p, source, wide)
+                        source += rows * length
+        elif asynchronous and mailed and states == block and left >= tile:
+            for turn in unroll(turns):
+                n = tid // together
+                source = at + n * length + ((tid & (together - 1)) + turn * threads) * wide
+                if n < states:
+                    for m in unroll(copies):
+                        copy(mail, (tid + (turn * copies + m) * threads) * wide, p, source, wide)
+                        source += rows * length
+        elif asynchronous:
             slot = tid * wide
             for turn in unroll(turns):
                 t = ((tid & (together - 1)) + turn * threads) * wide

@@ -9,4 +9,5 @@ RUNGS = (
     "rung4b_blelloch",
     "rung5_warp_shuffles",
     "rung6_chunks",
+    "rung7_production",
 )

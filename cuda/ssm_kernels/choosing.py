@@ -1,0 +1,249 @@
+"""Which kernels a scan is given, by its shape.
+
+| batch · dim | a warp takes | because |
+|---|---|---|
+| 8 warps a multiprocessor, of 4 channels each | 4 channels × 8 segments of 16 steps | few shuffles, shared maps |
+| 8 warps, of one each | 1 × 32 of 8 steps; 16-bit rows 2 × 16 of 16 | more warps; two states at a time |
+| fewer | 1 × 32 of 16 steps; of bfloat16 four states at a time on Hopper | the same |
+| over 64 states | 2 × 16 or 1 × 32 | the states of a block's channels lie in shared memory |
+| short sequences | the fewest segments that cover it | a lane without steps is idle |
+
+float64 and complex states have 8 steps a lane, complex128 has 4: registers. The adjoint has half of that where a warp
+takes one channel, for all but float32 states by Mamba's rule, and on other GPUs than Hopper, whose blocks have more
+shared memory, too. Of few channels the plainest adjoint goes by quads of lanes and chunks of time
+(:mod:`ssm_kernels.backward.quads`). Rows that do not begin at 16-byte boundaries are read number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil, gcd
+from typing import Any
+
+from ssm_kernels import sums
+from ssm_kernels._target import SIMULATED, Launchable, compiled, compute_capability, current_device
+from ssm_kernels.backward import production as backward_scan
+from ssm_kernels.backward import quads
+from ssm_kernels.forward import production as forward_scan
+from ssm_kernels.intrinsics import ITEMSIZE
+from ssm_kernels.variant import WARP, Variant
+
+SHARED_BYTES = 48 * 1024
+# two blocks of a multiprocessor's 228 KB, from Hopper up to 12.0; the simulator holds kernels to what all GPUs have
+HOPPER_SHARED_BYTES = SHARED_BYTES if SIMULATED else 112 * 1024
+WARPS = 4
+WARPS_A_MULTIPROCESSOR = 8
+HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Compilable:
+    """A kernel as the compiler is given it, for compute capabilities from `since` up to, and without, `until`.
+
+    `max_registers` holds from compute capability 9.0 on: there the cap makes no spills. `shared_bytes` are dynamic.
+    """
+
+    name: str
+    kernel: Any
+    signature: Any
+    threads: int
+    max_registers: int | None = None
+    arithmetic: str = "float32"
+    expects: frozenset[str] = frozenset()
+    since: tuple[int, int] = (8, 0)
+    until: tuple[int, int] = LATER
+    shared_bytes: int = 0
+
+    def cap(self, capability: tuple[int, int]) -> int | None:
+        return self.max_registers if capability >= HOPPER else None
+
+    def compiled(self) -> Launchable:
+        return _compiled(self, current_device())
+
+
+@cache
+def _compiled(kernel: Compilable, device: int) -> Launchable:
+    return compiled(kernel.kernel, kernel.signature, kernel.cap(compute_capability(device)), kernel.shared_bytes)
+
+
+def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
+    if is_complex:
+        return "complex128" if dtype == "float64" else "complex64"
+    return ("float64" if dtype == "float64" else "float32") if constant else dtype
+
+
+@cache
+def choose(
+    batch: int, dim: int, length: int, state: int, dtype: str, is_complex: bool, discretization: str,
+    constant_B: bool, constant_C: bool, complex_B: bool, complex_C: bool, packed: bool, aligned: bool, processors: int,
+) -> Variant:  # fmt: skip
+    """The variant for a shape: the table above."""
+    items = most_items(map_dtype(dtype, is_complex, True))
+    enough = WARPS_A_MULTIPROCESSOR * processors
+    channels = batch * dim
+    narrow, plain = ITEMSIZE[dtype] == 2, dtype != "float64" and not is_complex
+    # with few warps several states at a time, in the registers that are free then
+    warps, together, ahead = WARPS, 1, True
+    if channels * 8 >= enough * WARP:
+        segments = 8
+        warps, together = (2 * WARPS, 1) if narrow else (WARPS, 2)
+    elif narrow and channels > enough:
+        segments, warps, together = 16, 2 * WARPS, 2
+    elif channels > enough:
+        segments, items, together, ahead = 32, min(items, 8), 2, False
+    else:
+        segments, warps, together, ahead = 32, 2 * WARPS, 4 if narrow else 2, False
+    if state > 64:
+        segments = max(segments, 16)
+    while segments > 1 and (segments // 2) * items >= length:
+        segments //= 2
+    return Variant(
+        dtype=dtype,
+        is_complex=is_complex,
+        discretization=discretization,
+        map_B=map_dtype(dtype, complex_B, constant_B),
+        map_C=map_dtype(dtype, complex_C, constant_C),
+        constant_B=constant_B,
+        constant_C=constant_C,
+        packed=packed,
+        aligned=aligned,
+        segments=segments,
+        items=items,
+        warps=warps,
+        together=gcd(together, state) if plain else 1,
+        ahead=ahead,
+    )
+
+
+def rounded_states(state: int) -> int:
+    """Kernels are compiled for 16, 32, 64, … states: what is kept for each has that room."""
+    return max(16, 1 << (state - 1).bit_length())
+
+
+@cache
+def forward_kernel(
+    v: Variant, state: int, borders: bool, capability: tuple[int, int] = (8, 0)
+) -> tuple[Variant, Compilable]:
+    states = rounded_states(state)
+    plainest = v.number == "float32" and v.discretization == "mamba"
+    # four states at a time take every register for Hopper of the plainest kernel, of bfloat16, and elsewhere more
+    four = plainest and v.dtype == "bfloat16" and not v.packed and HOPPER <= capability < BLACKWELL
+    if v.together > 2 and not four:
+        v = replace(v, together=2)
+    v = fitted(v, lambda w: forward_scan.shared_bytes(w, states, borders), capability)
+    if state % v.together:
+        v = replace(v, together=1)
+    kernel = forward_scan.kernel(v, states, borders)
+    name = f"{'borders' if borders else 'forward'} {states} {v}"
+    cap = 128 if plainest and v.together == 1 and v.ahead else None
+    return v, Compilable(
+        name, kernel, forward_scan.signature(v), v.threads, cap, v.precision, expectations(v, not v.ahead),
+        *capabilities(forward_scan.shared_bytes(v, states, borders), v.together > 2),
+    )  # fmt: skip
+
+
+@cache
+def backward_kernel(v: Variant, state: int, capability: tuple[int, int]) -> tuple[Variant, Compilable]:
+    states = rounded_states(state)
+    # few warps gain more from more of them than from more steps a lane; all but the plainest, and those compiled for
+    # other than Hopper, take too many registers
+    plain = v.number == "float32" and v.discretization == "mamba" and not v.packed
+    fewer = v.segments == WARP or not plain or not HOPPER <= capability < BLACKWELL
+    items = max(most_items(v.number) // (2 if fewer else 1), 16 // ITEMSIZE[v.dtype])
+    v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
+    v = fitted(v, lambda w: backward_scan.shared_bytes(w, states), capability)
+    kernel = backward_scan.kernel(v, states)
+    return v, Compilable(
+        f"backward {states} {v}",
+        kernel,
+        backward_scan.signature(v),
+        v.threads,
+        None,
+        v.precision,
+        expectations(v, True),
+        *capabilities(backward_scan.shared_bytes(v, states), not fewer),
+    )
+
+
+def capabilities(shared_bytes: int, hopper: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """`since` and `until` of a kernel with so much shared memory, or of Hopper alone."""
+    if hopper:
+        return HOPPER, BLACKWELL
+    return ((8, 0), LATER) if shared_bytes <= SHARED_BYTES else (HOPPER, SMALLER_SHARED)
+
+
+def most_items(number: str) -> int:
+    """Steps a lane, for states of this dtype: what registers hold."""
+    return 64 // ITEMSIZE[number]
+
+
+def expectations(v: Variant, loads_rows: bool) -> frozenset[str]:
+    """What the compiled code must have; rows that come asynchronously are copied, not loaded."""
+    if not v.aligned:
+        return frozenset()
+    ex2 = {"ex2"} if v.precision == "float32" else set()
+    return frozenset({"wide_shared"} | ({"wide_global"} if loads_rows else set()) | ex2)
+
+
+def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple[int, int] = (8, 0)) -> Variant:
+    """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order.
+
+    If one warp is too much, it takes fewer channels and more time.
+    """
+    room = HOPPER_SHARED_BYTES if HOPPER <= capability < SMALLER_SHARED else SHARED_BYTES
+    for segments in [s for s in (1, 2, 4, 8, 16, 32) if s >= v.segments]:
+        for warps in [w for w in (8, 4, 2, 1) if w <= v.warps]:
+            for items in (v.items, v.items // 2):
+                for block in (16, 8, 4, 2):
+                    block = max(block, v.together)
+                    candidate = replace(v, segments=segments, items=items, warps=warps, block=block)
+                    if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= room:
+                        return candidate
+    raise ValueError(f"no variant has room for its states in {room} bytes of shared memory: {v}")
+
+
+@cache
+def carry_kernel() -> Compilable:
+    ex2 = frozenset({"ex2"})
+    return Compilable(
+        "quads: carry", quads.carry(), quads.carry_signature(), quads.CARRY_THREADS, expects=ex2, since=HOPPER
+    )
+
+
+@cache
+def quad_kernels(dtype: str, warps: int) -> tuple[Compilable, Compilable, Compilable]:
+    expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
+    threads = quads.channels(warps)
+    return (
+        Compilable(
+            f"quads: summary, {dtype}", quads.summary(dtype, warps), quads.summary_signature(dtype), threads,
+            expects=expects, since=HOPPER,
+        ),
+        carry_kernel(),
+        Compilable(
+            f"quads: adjoint, {dtype}", quads.adjoint(dtype, warps), quads.adjoint_signature(dtype), threads,
+            expects=expects, since=HOPPER, shared_bytes=quads.shared_bytes(warps),
+        ),
+    )  # fmt: skip
+
+
+@cache
+def chunk_of(warps: int, length: int, room: int) -> int:
+    """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long."""
+    best, found = 0.0, length
+    for count in range(1, min(-(-length // 64), 4 * room) + 1):
+        chunk = -(-length // (count * quads.TILE)) * quads.TILE
+        waves = warps * -(-length // chunk) / room
+        value = waves / ceil(waves) * chunk / (chunk + quads.TILE)
+        if value > best:
+            best, found = value, chunk
+    return found
+
+
+@cache
+def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
+    arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
+    kernel = sums.kernel(shares, total, aligned)
+    return Compilable(f"sums {shares} {total}", kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)
