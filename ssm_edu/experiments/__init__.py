@@ -8,15 +8,26 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+__all__ = ["Card", "cards", "load"]
+
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of an experiment before it is imported, which takes torch."""
+    """What is known of an experiment before it is imported, which takes torch.
+
+    Attributes:
+        name: of its module, and for `ssm-edu experiment`.
+        title: in a few words.
+        question: that it answers.
+        needs: packages, and a GPU where it takes one.
+        paper: what a run at the paper's size takes.
+    """
 
     name: str
     title: str
     question: str
     needs: str
+    paper: str
 
 
 def cards() -> dict[str, Card]:
@@ -26,7 +37,7 @@ def cards() -> dict[str, Card]:
         constants = _constants(path)
         if "QUESTION" in constants:
             needs = constants.get("NEEDS", "torch")
-            found[path.stem] = Card(path.stem, constants["TITLE"], constants["QUESTION"], needs)
+            found[path.stem] = Card(path.stem, constants["TITLE"], constants["QUESTION"], needs, constants["PAPER"])
     return found
 
 

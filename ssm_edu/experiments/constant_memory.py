@@ -21,6 +21,7 @@ from ssm_edu.torch.mamba import Mamba
 
 TITLE = "Constant memory"
 QUESTION = "Are the memory and the time of a token the same after 1k tokens and after 100k? (Article 1, §4)"
+PAPER = "a GPU: width 1024, 16 texts at once in bfloat16."
 
 SIZES: dict[Size, dict[str, Any]] = {
     "small": {"width": 256, "heads": 4, "batch": 1, "dtype": "float32"},

@@ -45,11 +45,19 @@ def style() -> AbstractContextManager[Any]:
 
 
 def panels(count: int = 1, *, height: float = 3.6) -> tuple[Any, Any]:
-    """A figure and its axes, `count` of them in a row; inside :func:`style`."""
-    from matplotlib.figure import Figure
+    """A figure and its axes, `count` of them, two in a row; inside :func:`style`.
 
-    figure = Figure(figsize=(1.2 + 4.3 * count, height), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    `height` is that of a row, in inches.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    across, rows = min(count, 2), -(-count // 2)
+    figure = Figure(figsize=(1.2 + 4.3 * across, height * rows), layout=ConstrainedLayoutEngine(h_pad=0.04 * rows))
+    axes = figure.subplots(rows, across, squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
 
 
 def name_curve(axes: Any, x: float, y: float, text: str, colour: str, *, up: float = 0) -> None:
@@ -66,6 +74,7 @@ def name_curves(axes: Any, ends: Sequence[tuple[float, float, str, str]], gap: f
         ends: x, y, name and colour of each.
         gap: points between the lines of two names.
     """
+    axes.figure.draw_without_rendering()  # until then the axes have neither their place nor their limits
     points = 72 / axes.figure.dpi
     placed: list[tuple[float, float]] = []
     for x, y, text, colour in sorted(ends, key=lambda end: end[1]):

@@ -26,6 +26,7 @@ from ssm_edu.torch import selective_scan_fn
 
 TITLE = "What Δ does on noise"
 QUESTION = "Does Δ grow on noise, to forget it (Article 1), or on what is to be remembered (Article 2)?"
+PAPER = "a GPU: the selective model of selective_copying at the paper's size, and so its training."
 AFTER, BEFORE = "noise after it", "noise before any"
 NEAR = ("signal", "noise, signal in reach")
 KINDS = (*NEAR, AFTER, BEFORE)
@@ -236,6 +237,22 @@ def reading(share: float) -> str:
     if share > 0.5:
         return f"Δ grows on signal and shrinks on noise, as Article 2 says (a {size} effect)"
     return f"Δ grows on noise and shrinks on signal, as Article 1 says (a {size} effect)"
+
+
+def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a terminal has room for: Δ on each kind of token, and how often it is larger than on noise after it."""
+    spread = [r for r in rows if (r["what"], r["quantity"]) == ("quantiles", "delta")]
+    above = {(layer, kind): r["superiority"] for kind in KINDS for layer, r in effects(rows, kind).items()}
+    return [
+        {
+            "layer": r["layer"],
+            "token": r["kind"],
+            "median_Δ": r["q50"],
+            "middle_half": f"{r['q25']:.2g} to {r['q75']:.2g}",
+            "above_noise_after_it": f"{above[key]:.0%}" if (key := (r["layer"], r["kind"])) in above else None,
+        }
+        for r in spread
+    ]
 
 
 def figure(result: Result) -> Any:

@@ -19,6 +19,7 @@ from ssm_edu.experiments.result import CannotRun, Progress, Result, Size
 TITLE = "Speed of the scan"
 QUESTION = "How fast is the selective scan beside torch's scans, an FFT convolution and attention? (Mamba, Figure 8)"
 NEEDS = "torch; a GPU for --paper"
+PAPER = "a GPU: 1024 channels, bfloat16 and float32, lengths from 512 to 524,288."
 
 SIZES: dict[Size, dict[str, Any]] = {
     "small": {"dim": 64, "state": 16, "dtypes": ["float32"], "lengths": [2**i for i in range(9, 16)]},

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from ssm_edu import derivations
+from ssm_edu import derivations, experiments
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -95,13 +95,22 @@ class OnGpu:
     instead: str
 
 
+@dataclass(frozen=True)
+class Smaller:
+    """A command that takes minutes: a test of the suite runs the same experiment with less to train or to time."""
+
+    file: str
+    test: str
+
+
 MINE = "last_state,initial_state,seq_idx,complex,constant_B,constant_C,zoh,bilinear"
 LACKS = "groups,unequal_groups,constant_B,constant_C,D,z,delta_bias,softplus,initial_state,last_state,grad_last_state"
 OWN = "from ssm_edu import selective_scan as my_scan, selective_scan_backward as my_scan_backward\n"
 FEW = ("--max-examples", "1")
 IN_TRITON = f"ssm-edu check triton_scan:scan --framework torch --max-examples 2 --without {LACKS}"
 IN_TRITON = f"TRITON_INTERPRET=1 {IN_TRITON},seq_idx,complex,zoh,bilinear,nan,subnormals,strided"
-COMMANDS: dict[str, Here | Step | OnGpu] = {
+TRAINED = Smaller("tests/test_experiments_trained.py", "test_a_run_is_a_result_with_a_figure")
+COMMANDS: dict[str, Here | Step | OnGpu | Smaller] = {
     "make derive": Step(".ci/run", "make derive\n"),
     "make test": Step(".ci/run", "make test\n"),
     "make lint": Step(".ci/run", "make lint\n"),
@@ -123,6 +132,18 @@ COMMANDS: dict[str, Here | Step | OnGpu] = {
     "ssm-edu check triton_scan:scan --framework torch --device cuda --fast-math --algorithm sequential --without "
     f"{LACKS},seq_idx,complex,zoh,bilinear,nan,subnormals,strided": OnGpu(IN_TRITON),
     IN_TRITON: Here("docs/kernels", 0, r"\d+ properties: \d+ passed, \d+ skipped", needs=("torch", "triton")),
+    "ssm-edu experiment selective_copying": TRAINED,
+    "ssm-edu experiment forgetting": TRAINED,
+    "ssm-edu experiment induction_heads": TRAINED,
+    "ssm-edu experiment constant_memory": Smaller(
+        "tests/test_experiments_timed.py", "test_memory_is_what_the_cards_say"
+    ),
+    "ssm-edu experiment scan_speed": Smaller(
+        "tests/test_experiments_timed.py", "test_the_speed_of_the_scan_is_measured"
+    ),
+    "ssm-edu experiment training_step": Smaller(
+        "tests/test_experiments_timed.py", "test_a_training_step_is_measured_and_a_wrong_gradient_is_found"
+    ),
     "python docs/exercises/p1_zero_order_hold.py": Here(".", 1, "zero_order_hold still has a gap"),
 }
 TAKES_THE_FAST_PATH = """
@@ -305,6 +326,15 @@ def test_a_command_for_a_gpu(command):
     code, said = run_command(command, ROOT / instead.folder)
     assert code == instead.exit_code, said
     assert re.search(instead.says, said), said
+
+
+def test_the_long_commands_are_all_experiments_and_run_smaller_in_a_test():
+    long = {command: how for command, how in COMMANDS.items() if isinstance(how, Smaller)}
+    assert set(long) == {f"ssm-edu experiment {name}" for name in experiments.cards()}
+    for command, how in long.items():
+        text = (ROOT / how.file).read_text("utf-8")
+        assert f"def {how.test}(" in text
+        assert command.split()[-1] in text
 
 
 @pytest.mark.parametrize("command", [c for c, how in COMMANDS.items() if isinstance(how, Here)])
