@@ -120,6 +120,35 @@ def test_the_summary_has_a_row_for_each_case():
     assert tables.shape_text(LONG) == "1, 1024, 131072; state 64; group 8"
 
 
+OUT_OF_MEMORY = (
+    "raised CudaAPIError: [<CUresult.CUDA_ERROR_OUT_OF_MEMORY: 2>] Call to cuMemAlloc results in …",
+    "raised OutOfMemoryError: CUDA out of memory. Tried to allocate 4.00 GiB.",
+)
+
+
+@pytest.mark.parametrize("message", OUT_OF_MEMORY)
+def test_what_had_no_memory_is_not_shown_as_wrong(message):
+    failed = Result("ssm_edu", "forward", True, LAYER, ok=False, message=message)
+    assert tables.time_cell(failed) == "no memory ²"
+    assert tables.footnote([failed]) == f"\n² {tables.NO_ROOM}.\n"
+    wrong = replace(failed, message="raised ValueError: A is not finite")
+    assert tables.time_cell(wrong) == "✗"
+    assert tables.footnote([wrong]) == ""
+    assert not replace(failed, ok=True).out_of_memory
+
+
+def test_who_is_absent_has_no_columns_and_no_rows():
+    found = report()
+    alone = replace(found, results=tuple(r for r in found.results if r.ours or r.skipped))
+    lines = tables.summary(alone).splitlines()
+    assert [line.count("|") for line in lines[:4]] == [9] * 4
+    rows = tables.details(alone, alone.results)
+    assert "| mamba_ssm |" not in rows
+    assert "\nNot measured: `mamba_ssm` in 1 of 1 rows: not installed.\n" in rows
+    assert "`mamba_ssm` in 1 of 2 rows" in tables.absent(found.results)
+    assert tables.absent(found.results[:2]) == ""
+
+
 def test_the_page_names_machine_rates_and_ladder():
     text = tables.page({"h100": report()})
     for words in ("## h100", "GPU of tests", "3.00 TB/s", "3.71·10¹²", "2026-11-21", "0 materialised", "not installed"):
@@ -185,6 +214,9 @@ def test_the_figure_has_a_panel_for_each_direction_and_dtype(tmp_path):
     assert {"floor", "ssm_edu", "mamba_ssm", "8, 2048, 2048", "milliseconds"} <= set(words)
     for colour in (figure.INK, figure.OURS_COLOUR, figure.THEIRS_COLOUR, figure.FLOOR_COLOUR):
         assert colour in text
+    alone = replace(report(), results=tuple(r for r in report().results if r.ours))
+    figure.draw(alone, file)
+    assert "mamba_ssm" not in file.read_text("utf-8")
     assert not re.search("#000000|#ffffff|black|white", text)
     again = tmp_path / "again.svg"
     figure.draw(report(), again)

@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 DIRECTIONS = ("forward", "backward")
 RUNGS = [(direction, rung) for direction in DIRECTIONS for rung in getattr(ladder, direction.upper())]
 NAMES = [f"{direction} {rung.number}" for direction, rung in RUNGS]
+ROOM = "raised CudaAPIError: [<CUresult.CUDA_ERROR_OUT_OF_MEMORY: 2>] Call to cuMemAlloc results in …"
 MACHINE = {
     "gpu": "GPU of tests",
     "compute_capability": "9.0",
@@ -77,6 +78,7 @@ def test_every_rung_has_a_section_and_a_scene(direction, pages):
     for shown in ("drawing", "numbers"):
         assert re.findall(rf'^page\.{shown}\("{direction}", "(\w+)"\)$', text, re.MULTILINE) == numbers
     assert list(getattr(pages["scenes"], direction.upper())) == numbers
+    assert text.count("page.quads()") == (direction == "backward")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     for section in sections:
         assert "**Idea.**" in section
@@ -87,6 +89,19 @@ def test_every_rung_has_a_section_and_a_scene(direction, pages):
 @every_rung
 def test_drawings_are_svg_with_words_in_the_colour_of_the_page(direction, rung, page):
     shown = page.drawing_html(direction, rung.number)
+    assert_drawn(shown)
+    each = rung.bytes(*sizes()) / (LADDER.elements / LADDER.state)
+    assert f"{each:.4g} bytes for each (b, d, t)" in shown
+
+
+def test_the_quads_are_drawn_in_the_same_style(page):
+    shown = page.quads_html()
+    assert_drawn(shown)
+    # by hand, for 16 states, blocks of 128 channels and tiles of 16 steps: 4 (15 + 6·16/128 + 50/16)
+    assert "75.5 bytes for each (b, d, t)" in shown
+
+
+def assert_drawn(shown):
     drawings = [parsed(svg) for svg in re.findall(r"<svg.*?</svg>", shown, re.DOTALL)]
     assert len(drawings) == 2
     for svg in drawings:
@@ -104,8 +119,6 @@ def test_drawings_are_svg_with_words_in_the_colour_of_the_page(direction, rung, 
                 ("y2", height),
             ):
                 assert 0 <= float(element.get(name, 0)) <= most, ET.tostring(element)
-    each = rung.bytes(*sizes()) / (LADDER.elements / LADDER.state)
-    assert f"{each:.4g} bytes for each (b, d, t)" in shown
 
 
 def sizes():
@@ -181,19 +194,43 @@ def test_what_is_not_measured_is_said_to_be_so(direction, rung, page):
     nothing = page.numbers_html(direction, rung.number, None)
     assert "not measured yet" in nothing
     assert "ssm-edu bench --device cuda --ladder" in nothing
-    wrong = measured()
-    wrong = replace(wrong, ladder=tuple(replace(result, ok=False) for result in wrong.ladder))
-    assert "not measured yet" in page.numbers_html(direction, rung.number, wrong)
-    assert place(page.roofline(direction, rung.number, wrong)) is None
-    assert "not measured yet" not in page.numbers_html(direction, rung.number, measured())
+    none = {"median": None, "best": None, "ratio": None}
+    for changes, said in (
+        ({}, "its result was wrong"),
+        (none | {"message": "raised ValueError: …"}, "its result was wrong"),
+        (none | {"message": ROOM}, "out of memory"),
+    ):
+        failed = measured()
+        failed = replace(failed, ladder=tuple(replace(result, ok=False, **changes) for result in failed.ladder))
+        numbers = page.numbers_html(direction, rung.number, failed)
+        assert f"no time: {said}" in numbers
+        assert f"<td colspan=3>{said}</td>" in numbers
+        assert place(page.roofline(direction, rung.number, failed)) is None
+    assert "no time" not in page.numbers_html(direction, rung.number, measured())
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_table_of_all_rungs(direction, page):
-    rows = re.findall(r"^\| (\w+) \| .*? \| (.*?) \|", page.whole_markdown(direction, measured()), re.MULTILINE)
-    times = [f"{1e3 * 10e-3 / (k + 1):.3g}" for k in range(len(getattr(ladder, direction.upper())))]
-    assert rows[1:] == list(zip([r.number for r in getattr(ladder, direction.upper())], times, strict=True))
+    found = r"^\| (\w+) \| .*? \| (.*?) \| (.*?) \|"
+    rows = re.findall(found, page.whole_markdown(direction, measured()), re.MULTILINE)
+    numbers = [r.number for r in getattr(ladder, direction.upper())]
+    times = [f"{1e3 * 10e-3 / (k + 1):.3g}" for k in range(len(numbers))]
+    gains = ["–", *(f"×\u00a0{(k + 1) / k:.2f}" for k in range(1, len(numbers)))]
+    assert rows[1:] == list(zip(numbers, times, gains, strict=True))
     assert page.whole_markdown(direction, None).count("not measured yet") == len(times)
+    failed = measured()
+    second = replace(failed.ladder[1], ok=False, median=None, message=ROOM)
+    failed = replace(failed, ladder=(failed.ladder[0], second, *failed.ladder[2:]))
+    text = page.whole_markdown("forward", failed)
+    assert re.findall(found, text, re.MULTILINE)[2:4] == [("1", "out of memory", "–"), ("2", times[2], "–")]
+    assert "*Out of memory*: " in text
+    assert "*Out of memory*" not in page.whole_markdown("forward", measured())
+
+
+def test_the_warps_of_a_thread_per_channel(page):
+    """By hand: 8 · 2048 channels are 512 warps of 32; 132 multiprocessors have 528 schedulers."""
+    assert "16384 channels" in page.warps_markdown(None)
+    assert "512 warps; this GPU has 528 schedulers" in page.warps_markdown(measured())
 
 
 def test_a_report_with_the_ladder_goes_before_a_newer_one_without(page, tmp_path):
@@ -219,6 +256,13 @@ def whole_report():
     )
 
 
+def alone_of(report):
+    """The results without a time of the other's."""
+    for result in report.results:
+        missing = {"skipped": "not installed", "ok": None, "median": None, "best": None, "launch": None}
+        yield replace(result, **missing) if result.name == THEIRS else result
+
+
 def test_the_page_on_speed(pages):
     speed, report = pages["speed"], whole_report()
     reports = {"made-up": report}
@@ -226,14 +270,21 @@ def test_the_page_on_speed(pages):
     assert "**0.18** | 0.145" in floors  # float32: 541 MB at 3 TB/s, 537 million exponentials at 3.7·10¹² a second
     assert floors.count("8, 2048, 2048") == 2
     assert "1, 2048, 2048" not in floors
-    assert "| 8, 2048, 2048 | float32 | backward | 40 | 1000 | 40 | 2500 |" in speed.host_of(reports)
+    assert speed.host_of(reports) == "In 6 of 6 measurements the GPU takes longer than the call.\n"
+    late = replace(report.results[0], launch=1.5e-3)
+    host = speed.host_of({"made-up": replace(report, results=(late, *report.results[1:]))})
+    assert host.startswith("In 5 of 6 measurements the GPU takes longer than the call. In the others:\n\n| batch")
+    assert host.endswith("| 8, 2048, 2048 | float32 | forward | 1500 | 1000 | 40 | 2500 |\n")
     summary = speed.summary_of(reports)
-    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 2.5 | 0.18 | 18% | 2.50 |") == 1
-    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 2.5 | 0.315 | 31% | 2.50 |") == 1
+    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 0.18 | 18% | 2.5 | 2.50 |") == 1
+    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 0.315 | 31% | 2.5 | 2.50 |") == 1
     wrong = replace(report, results=tuple(replace(result, ok=False) for result in report.results))
-    assert "| 8, 2048, 2048 | float32 | ~~1~~ ✗ | 2.5 | 0.18 | – | – |" in speed.summary_of({"made-up": wrong})
+    assert "| 8, 2048, 2048 | float32 | ~~1~~ ✗ | 0.18 | – | 2.5 | – |" in speed.summary_of({"made-up": wrong})
+    alone = replace(report, results=tuple(alone_of(report)))
+    assert "| 8, 2048, 2048 | float32 | 1 | 0.18 | 18% |\n" in speed.summary_of({"made-up": alone})
+    assert f"`{THEIRS}` in 6 of 6 rows: not installed" in speed.summary_of({"made-up": alone})
+    assert THEIRS not in speed.host_of({"made-up": alone})
     assert "GPU of tests" in speed.summary_of(reports)
-    assert "The ladder of made-up" in speed.details_of(reports)
     assert speed.figure_words(report).endswith(f"{OURS} takes 0.40 to 0.40 of {THEIRS}'s time.")
     figure = speed.figure_html(report)
     assert "currentColor" in figure
@@ -242,5 +293,5 @@ def test_the_page_on_speed(pages):
 
 def test_the_page_on_speed_says_that_nothing_is_measured(pages, tmp_path):
     speed = pages["speed"]
-    for show in (speed.floors_of, speed.summary_of, speed.host_of, speed.details_of):
+    for show in (speed.floors_of, speed.summary_of, speed.host_of):
         assert "Not measured yet" in speed.said(show, tmp_path)

@@ -319,7 +319,7 @@ def production(label: str, both: bool) -> str:
     x0, y0, cw, ch = 44, 62, 36, 24
     axes(d, x0, y0, 4, ch)
     d.cell(x0, 8, 8 * cw, 22, INK, "B and C of the tile, in shared memory")
-    for s in (1, 4, 7):
+    for s in (2, 4.5, 7):
         d.arrow(x0 + (s - 0.2) * cw, 31, x0 + (s - 0.2) * cw, y0 - 2)
     for c in range(4):
         for s in range(8):
@@ -333,6 +333,35 @@ def production(label: str, both: bool) -> str:
     d.text(x0, y + 42, "a cell is a lane: some steps of one channel, in registers;", size=11)
     words = "shuffles carry h over the segments, and r back" if both else "shuffles carry h over the segments"
     d.text(x0, y + 57, words, size=11)
+    return d.svg()
+
+
+def quads(label: str) -> str:
+    """Four lanes over four channels and all states; below, the chunks of time that warps walk through."""
+    d = Drawing(252, label)
+    x0, y0, size = 74, 44, 16
+    d.text(x0, 14, "a quad of lanes", font_weight="bold")
+    d.text(x0, y0 - 8, "states →", size=11, fill_opacity=0.8)
+    for k in range(4):
+        d.text(x0 - 6, y0 + (k + 0.5) * size + 4, f"ch. d + {8 * k}" if k else "ch. d", "end", 11)
+        for n in range(16):
+            d.cell(x0 + n * size, y0 + k * size, size, size, hue(n // 4))
+    for quarter in range(4):
+        d.text(x0 + (4 * quarter + 2) * size, y0 + 4 * size + 15, f"lane {quarter}", "middle", 11)
+    y, w = y0 + 4 * size + 62, 81
+    d.text(8, y - 22, "chunks of time, all at once", font_weight="bold")
+    d.text(8, y - 7, "time →", size=11, fill_opacity=0.8)
+    for k in range(4):
+        left, right = 8 + k * w, 8 + (k + 1) * w - 4
+        d.cell(left, y, right - left, 30)
+        for tile in range(1, 3):
+            d.line(left + tile * (right - left) / 3, y, left + tile * (right - left) / 3, y + 30, stroke_opacity=0.4)
+        for tile in range(3):
+            a, b = left + tile * (right - left) / 3 + 4, left + (tile + 1) * (right - left) / 3 - 4
+            d.arrow(a, y + 9, b, y + 9)
+            d.arrow(b, y + 21, a, y + 21)
+    d.text(8, y + 48, "tile by tile from the last: forth for h, then back for g;", size=11)
+    d.text(8, y + 63, "what enters a chunk is known from a summary of all", size=11)
     return d.svg()
 
 

@@ -21,10 +21,16 @@ from ssm_kernels import ladder
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.device.run import LADDER
 from ssm_edu.bench.floors import Rates
-from ssm_edu.bench.results import Report
-from ssm_edu.bench.tables import kept, milliseconds
+from ssm_edu.bench.results import Report, Result
+from ssm_edu.bench.tables import kept, markdown, milliseconds
 
+WARP, SCHEDULERS = 32, 4  # lanes of a warp, schedulers of a multiprocessor
 ROOT = Path(__file__).parent.parent.parent
+NO_ROOM = "out of memory"
+OF_NO_ROOM = (
+    "every call of this rung takes memory of its own for all states, and while it is timed its calls follow each other "
+    "faster than that memory is given back. One call alone has room."
+)
 COMMAND = "ssm-edu bench --device cuda --ladder --json docs/benchmarks/NAME.json"
 
 
@@ -34,7 +40,8 @@ class Entry:
 
     Attributes:
         bytes, exponentials, flops: of the whole problem.
-        seconds: None where it has not been measured, or its result was wrong.
+        seconds: None where there is no time that counts.
+        said: the time, or why there is none.
     """
 
     number: str
@@ -45,6 +52,7 @@ class Entry:
     exponentials: float
     flops: float
     seconds: float | None
+    said: str
 
     @property
     def intensity(self) -> float:
@@ -60,17 +68,23 @@ def entries(direction: str, report: Report | None) -> list[Entry]:
     """Every rung from the bottom to the top."""
     case = report.ladder[0].case if report is not None and report.ladder else LADDER
     sizes = case.batch, case.dim, case.length, case.state
-    times: dict[str, float | None] = {}
-    for result in report.ladder if report is not None else ():
-        if result.direction == direction and result.shown:
-            times[result.name] = result.median
-    return [
-        Entry(
-            rung.number, rung.title, rung.idea, case, rung.bytes(*sizes), rung.exponentials(*sizes),
-            rung.flops(*sizes), times.get(f"{rung.number} {rung.title}"),
-        )
-        for rung in getattr(ladder, direction.upper())
-    ]  # fmt: skip
+    results = {r.name: r for r in (report.ladder if report is not None else ()) if r.direction == direction}
+    found = []
+    for rung in getattr(ladder, direction.upper()):
+        result = results.get(f"{rung.number} {rung.title}")
+        counts = rung.bytes(*sizes), rung.exponentials(*sizes), rung.flops(*sizes)
+        seconds = result.median if result is not None and result.shown else None
+        found.append(Entry(rung.number, rung.title, rung.idea, case, *counts, seconds, said_of(result)))
+    return found
+
+
+def said_of(result: Result | None) -> str:
+    """The time in milliseconds, or why there is none."""
+    if result is None or result.skipped:
+        return "not measured yet"
+    if result.out_of_memory:
+        return NO_ROOM
+    return "its result was wrong" if not result.shown or result.median is None else milliseconds(result.median)
 
 
 @cache
@@ -99,9 +113,24 @@ def drawing(direction: str, number: str) -> Any:
 
 
 def drawing_html(direction: str, number: str) -> str:
-    scene = {"forward": scenes.FORWARD, "backward": scenes.BACKWARD}[direction][number]
     entry = find(direction, number, None)
-    each = entry.bytes / (entry.case.elements / entry.case.state)
+    scene = {"forward": scenes.FORWARD, "backward": scenes.BACKWARD}[direction][number]
+    return scene_html(scene, entry.bytes / (entry.case.elements / entry.case.state))
+
+
+def quads() -> Any:
+    """The two drawings of the adjoint that stands beside the ladder, as a notebook cell shows them."""
+    from IPython.display import HTML
+
+    return HTML(quads_html())
+
+
+def quads_html() -> str:
+    return scene_html(scenes.QUADS, scenes.bytes_by_quads(LADDER.state))
+
+
+def scene_html(scene: scenes.Scene, each: float) -> str:
+    """Both drawings; `each` is the bytes of global memory for each (b, d, t)."""
     traffic = f"{each:.4g} bytes for each (b, d, t)"
     words = "; ".join(
         f"{where}: {', '.join(lines) or 'nothing'}"
@@ -135,11 +164,10 @@ def counts(direction: str, number: str, report: Report | None) -> str:
     ):
         rows.append((name, f"{count / elements:.4g}", figure(count), milliseconds(count / rate) if rate else "–"))
     body = "".join(f"<tr><th scope=row>{a}</th><td>{b}</td><td>{c}</td><td>{d}</td></tr>" for a, b, c, d in rows)
-    measured = "not measured yet" if entry.seconds is None else milliseconds(entry.seconds)
     return (
         f"<table><caption>{shape(entry.case)}</caption><thead><tr><th scope=col>what</th>"
         "<th scope=col>each (b, d, t)</th><th scope=col>in all</th><th scope=col>alone, ms</th></tr></thead>"
-        f'<tbody>{body}<tr class="measured"><th scope=row>measured</th><td colspan=3>{measured}</td></tr>'
+        f'<tbody>{body}<tr class="measured"><th scope=row>measured</th><td colspan=3>{entry.said}</td></tr>'
         "</tbody></table>"
     )
 
@@ -193,13 +221,15 @@ def roofline(direction: str, number: str, report: Report) -> str:
     x, y = (start[0] + bent[0]) / 2, (start[1] + bent[1]) / 2
     slope = math.degrees(math.atan2(bent[1] - start[1], bent[0] - start[0]))
     d.text(x, y - 6, "memory", "middle", 11, transform=f"rotate({slope:.4g} {x:.4g} {y:.4g})")
+    points = {entry.number: at(entry.intensity, entry.per_second) for entry in measured if entry.per_second}
     for entry in sorted(measured, key=lambda entry: entry is chosen):
-        assert entry.per_second is not None
-        x, y = at(entry.intensity, entry.per_second)
+        x, y = points[entry.number]
         own = entry is chosen
         d.add("circle", cx=x, cy=y, r=6 if own else 4, fill=drawings.HUES[1] if own else drawings.INK,
               fill_opacity=1 if own else 0.35)  # fmt: skip
-        d.text(x + 9, y + 4, entry.number, size=13 if own else 10, font_weight="bold" if own else "normal")
+        in_the_way = any(0 < other_x - x < 24 and abs(other_y - y) < 12 for other_x, other_y in points.values())
+        words = {"size": 13 if own else 10, "font_weight": "bold" if own else "normal"}
+        d.text(x - 9 if in_the_way else x + 9, y + 4, entry.number, "end" if in_the_way else "start", **words)
     return d.svg()
 
 
@@ -208,7 +238,7 @@ def roofline_words(entry: Entry, rates: Rates) -> str:
     words = f"Rung {entry.number}: {entry.intensity:.2g} state updates for a byte"
     words += f"; the roof there is {figure(roof)} a second"
     if entry.per_second is None:
-        return f"{words}; not measured yet."
+        return f"{words}; no time: {entry.said}."
     return f"{words}, measured are {figure(entry.per_second)}."
 
 
@@ -235,6 +265,23 @@ def numbers_html(direction: str, number: str, report: Report | None) -> str:
     return f'<div class="rung"><div>{counts(direction, number, report)}</div>{place}</div>'
 
 
+def warps() -> Any:
+    """How many warps a thread per channel makes, and how many this GPU can issue from."""
+    from IPython.display import Markdown
+
+    return Markdown(warps_markdown(newest()))
+
+
+def warps_markdown(report: Report | None) -> str:
+    case = report.ladder[0].case if report is not None and report.ladder else LADDER
+    channels = case.batch * case.dim
+    words = f"The tables' problem has {channels} channels. With a thread for each, that is {channels // WARP} warps"
+    if report is None:
+        return f"{words}."
+    schedulers = SCHEDULERS * report.machine["multiprocessors"]
+    return f"{words}; this GPU has {schedulers} schedulers, each of which could switch between many."
+
+
 def whole(direction: str) -> Any:
     """The ladder in one table, as a notebook cell shows it."""
     from IPython.display import Markdown
@@ -243,16 +290,24 @@ def whole(direction: str) -> Any:
 
 
 def whole_markdown(direction: str, report: Report | None) -> str:
-    rows = [f"| rung | | {direction}, ms | bytes | exponentials | FLOPs |\n|---|---|--:|--:|--:|--:|\n"]
+    header = ["rung", "", f"{direction}, ms", "gain", "bytes", "exponentials", "FLOPs"]
+    rows = []
     found = entries(direction, report)
-    for entry in found:
+    for entry, below in zip(found, [None, *found[:-1]], strict=True):
         elements = entry.case.elements / entry.case.state
-        cells = [
-            entry.number,
-            entry.title,
-            "not measured yet" if entry.seconds is None else milliseconds(entry.seconds),
-            *(f"{count / elements:.4g}" for count in (entry.bytes, entry.exponentials, entry.flops)),
-        ]
-        rows.append(f"| {' | '.join(cells)} |\n")
-    where = "" if report is None else f" The times are of one {report.machine['gpu']}, {report.date[:10]}."
-    return "".join(rows) + f"\nBytes, exponentials and FLOPs for each (b, d, t), at {shape(found[0].case)}.{where}\n"
+        before = below.seconds if below is not None else None
+        rows.append(
+            [
+                entry.number,
+                entry.title,
+                entry.said,
+                f"×\u00a0{before / entry.seconds:.2f}" if before and entry.seconds else "–",
+                *(f"{count / elements:.4g}" for count in (entry.bytes, entry.exponentials, entry.flops)),
+            ]
+        )
+    words = f"Bytes, exponentials and FLOPs for each (b, d, t), at {shape(found[0].case)}."
+    if report is not None:
+        words += f" The times are of one {report.machine['gpu']}, {report.date[:10]}; the gain is over the rung before."
+    if any(entry.said == NO_ROOM for entry in found):
+        words += f" *{NO_ROOM.capitalize()}*: {OF_NO_ROOM}"
+    return f"{markdown(header, rows, words=2)}\n{words}\n"

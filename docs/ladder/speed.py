@@ -60,8 +60,9 @@ def floors_of(reports: dict[str, Report]) -> str:
 
 
 def times_of(report: Report, direction: str) -> str:
-    """A row for each case: both contestants' times, the floor, and what that makes."""
-    header = ["batch, dim, length", "dtype", OURS, THEIRS, "floor", "of floor", "speedup"]
+    """A row for each case: the contestants' times, the floor, and what that makes."""
+    compared = report.measured(THEIRS)
+    header = ["batch, dim, length", "dtype", OURS, "floor", "of floor", *((THEIRS, "speedup") if compared else ())]
     rows = []
     for case in report.cases:
         ours, theirs = (report.find(name, direction, case) for name in (OURS, THEIRS))
@@ -71,10 +72,9 @@ def times_of(report: Report, direction: str) -> str:
                 tables.shape_text(case),
                 case.format,
                 tables.time_cell(tables.row_of(report, OURS, direction, case)),
-                tables.time_cell(theirs),
                 tables.milliseconds(work(case, direction).floor(report.rates)),
                 "–" if share is None else f"{share:.0%}",
-                "–" if faster is None else f"{faster:.2f}",
+                *((tables.time_cell(theirs), "–" if faster is None else f"{faster:.2f}") if compared else ()),
             ]
         )
     return tables.markdown(header, rows, words=2)
@@ -87,43 +87,32 @@ def summary_of(reports: dict[str, Report]) -> str:
         parts.append(f"**{name}.** {tables.machine_text(report)}")
         for direction in DIRECTIONS:
             parts.append(f"{direction.capitalize()}, in milliseconds:\n\n{times_of(report, direction)}")
-        parts.append(tables.footnote(report.results))
+        parts.append(tables.footnote(report.results) + tables.absent(report.results))
     return "\n".join(parts)
 
 
 def host_of(reports: dict[str, Report]) -> str:
-    """Microseconds of a call on the host beside those of the GPU, for the newest report."""
+    """Microseconds of a call on the host and those of the GPU, where the host takes longer, in the newest report."""
     report = newest(reports)
-    header = [
-        "batch, dim, length",
-        "dtype",
-        "direction",
-        f"{OURS}: host, µs",
-        "GPU, µs",
-        f"{THEIRS}: host, µs",
-        "GPU, µs",
-    ]
-    rows = []
+    names = [OURS, THEIRS] if report.measured(THEIRS) else [OURS]
+    header = ["batch, dim, length", "dtype", "direction"]
+    for name in names:
+        header += [f"{name}: host, µs", "GPU, µs"]
+    rows, others = [], 0
     for case in report.cases:
         for direction in DIRECTIONS:
-            found = [report.find(name, direction, case) for name in (OURS, THEIRS)]
-            if any(found):
+            found = [report.find(name, direction, case) for name in names]
+            slower = any(r and r.launch and r.median and r.launch > r.median for r in found)
+            others += any(found) and not slower
+            if slower:
                 times = [
                     "–" if result is None or seconds is None else f"{seconds * 1e6:.0f}"
                     for result in found
                     for seconds in ((result.launch, result.median) if result else (None, None))
                 ]
                 rows.append([tables.shape_text(case), case.format, direction, *times])
-    return tables.markdown(header, rows, words=3)
-
-
-def details_of(reports: dict[str, Report]) -> str:
-    parts = []
-    for name, report in reports.items():
-        parts.append(f"**{name}**, {report.date[:10]}\n\n{tables.details(report, report.results)}")
-        if report.ladder:
-            parts.append(f"**The ladder of {name}**\n\n{tables.details(report, report.ladder)}")
-    return "\n".join(parts)
+    where = f"In {others} of {others + len(rows)} measurements the GPU takes longer than the call"
+    return f"{where}. In the others:\n\n{tables.markdown(header, rows, words=3)}" if rows else f"{where}.\n"
 
 
 def figure_words(report: Report) -> str:
@@ -157,7 +146,6 @@ def figure_html(report: Report) -> str:
 floors = of_reports(floors_of)
 summary = of_reports(summary_of)
 host = of_reports(host_of)
-details = of_reports(details_of)
 
 
 def figure() -> Any:

@@ -68,6 +68,8 @@ def draw_panel(panel: Any, report: Report, direction: str, dtype: str) -> None:
         (OURS, ours, OURS_COLOUR, "o"),
         (THEIRS, theirs, THEIRS_COLOUR, "x"),
     ):
+        if label == THEIRS and not report.measured(THEIRS):
+            continue
         x, y = zip(*points, strict=True) if points else ((), ())
         panel.scatter(x, y, s=36, color=colour, marker=marker, label=label, zorder=2)
     panel.set_title(f"{direction}, {dtype}", fontsize=10)

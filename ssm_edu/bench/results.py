@@ -66,6 +66,11 @@ class Result:
         return work(self.case, self.direction)
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether it failed because the GPU's memory ran out, which says nothing of what it computes."""
+        return self.ok is False and "out of memory" in self.message.lower().replace("_", " ")
+
+    @property
     def shown(self) -> bool:
         """Whether its time counts: ours only if within its bound."""
         return self.median is not None and (self.ok is True or not self.ours)
@@ -98,6 +103,10 @@ class Report:
         """The result of that name, if its time counts."""
         found = (r for r in self.results if (r.name, r.direction, r.case) == (name, direction, case))
         return next((r for r in found if r.shown), None)
+
+    def measured(self, name: str) -> bool:
+        """Whether there is any time of it."""
+        return any(result.median is not None for result in self.results if result.name == name)
 
     def floor_share(self, result: Result) -> float | None:
         """The floor over the median: 1 is as fast as can be."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ssm_edu.bench.results import OURS, THEIRS, Report, Result, speedup
 MARKED = re.compile(r"(<!-- bench:begin(?: (?P<name>[\w.-]+))? -->\n)(.*?)(<!-- bench:end -->)", re.DOTALL)
 FOLDER = Path("docs/benchmarks")
 WAITED = "the time may hold some of the host's, which did not keep ahead of the GPU"
+NO_ROOM = "the GPU's memory ran out before a time was taken"
 
 
 def shape_text(case: Case) -> str:
@@ -39,8 +41,12 @@ def milliseconds(seconds: float) -> str:
 
 def time_cell(result: Result | None) -> str:
     """The median, struck out where the result is outside its bound."""
-    if result is None or result.median is None:
-        return "–" if result is None or result.skipped else "✗"
+    if result is None or result.skipped:
+        return "–"
+    if result.out_of_memory:
+        return "no memory ²"
+    if result.median is None:
+        return "✗"
     text = milliseconds(result.median)
     if result.ours and result.ok is not True:
         return f"~~{text}~~ ✗"
@@ -59,39 +65,55 @@ def row_of(report: Report, name: str, direction: str, case: Case) -> Result | No
 
 
 def summary(report: Report) -> str:
-    """A row for each case: time and floor in milliseconds, share of the floor, and how often as fast as `mamba_ssm`."""
+    """A row for each case: time and floor in milliseconds, share of the floor, and how often as fast as `mamba_ssm`.
+
+    The last only where that was timed at all.
+    """
+    compared = report.measured(THEIRS)
     header = ["batch, dim, length", "dtype"]
     for direction in DIRECTIONS:
-        header += [f"{direction}, ms", "floor", "of floor", f"× {THEIRS}"]
+        header += [f"{direction}, ms", "floor", "of floor", *([f"× {THEIRS}"] if compared else [])]
     rows = []
     for case in report.cases:
         cells = [shape_text(case), case.format]
         for direction in DIRECTIONS:
             ours = row_of(report, OURS, direction, case)
             shown = report.find(OURS, direction, case)
-            faster = speedup(shown, report.find(THEIRS, direction, case))
             share = None if shown is None else report.floor_share(shown)
             cells += [
                 time_cell(ours),
                 "–" if ours is None else milliseconds(ours.work.floor(report.rates)),
                 "–" if share is None else f"{share:.0%}",
-                "–" if faster is None else f"{faster:.2f}",
             ]
+            if compared:
+                faster = speedup(shown, report.find(THEIRS, direction, case))
+                cells.append("–" if faster is None else f"{faster:.2f}")
         rows.append(cells)
     return markdown(header, rows, words=2) + footnote(report.results)
 
 
 def footnote(results: Sequence[Result]) -> str:
     waited = any(result.median is not None and not result.host_ahead for result in results)
-    return f"\n¹ {WAITED}.\n" if waited else ""
+    no_room = any(result.out_of_memory for result in results)
+    return "".join(f"\n{mark}.\n" for mark, said in ((f"¹ {WAITED}", waited), (f"² {NO_ROOM}", no_room)) if said)
+
+
+def absent(results: Sequence[Result]) -> str:
+    """Who was not measured on how many of the cases, and why; empty where all were."""
+    of_all = Counter(result.name for result in results)
+    skipped = Counter((result.name, result.skipped) for result in results if result.skipped)
+    parts = [f"`{name}` in {n} of {of_all[name]} rows: {reason}" for (name, reason), n in skipped.items()]
+    return f"\nNot measured: {'; '.join(parts)}.\n" if parts else ""
 
 
 def details(report: Report, results: Sequence[Result]) -> str:
-    """A row for each result: how far from the oracle and on what, times, and what it takes at least."""
+    """A row for each result that is there: how far from the oracle and on what, times, and what it takes at least."""
     header = ["", "direction", "batch, dim, length", "dtype", "checked", "error/bound"]
     header += ["median, ms", "min, ms", "launch, µs", "MB", "10⁹ exp", "floor, ms", "floor is", "of floor"]
     rows = []
     for result in results:
+        if result.skipped:
+            continue
         work, share = result.work, report.floor_share(result) if result.shown else None
         rows.append(
             (
@@ -99,7 +121,7 @@ def details(report: Report, results: Sequence[Result]) -> str:
                 result.direction,
                 shape_text(result.case),
                 result.case.format,
-                result.checked or result.skipped or "",
+                result.checked,
                 "–" if result.ratio is None else f"{result.ratio:.2g}{'' if result.ok else ' ✗'}",
                 time_cell(result),
                 "–" if result.best is None else milliseconds(result.best),
@@ -111,7 +133,7 @@ def details(report: Report, results: Sequence[Result]) -> str:
                 "–" if share is None else f"{share:.0%}",
             )
         )
-    return markdown(header, rows, words=5) + footnote(results)
+    return markdown(header, rows, words=5) + footnote(results) + absent(results)
 
 
 def machine_text(report: Report) -> str:
