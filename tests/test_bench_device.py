@@ -362,7 +362,15 @@ class Clock:
         self.host = host
         self.timer = gpu.Gpu.__new__(gpu.Gpu)
         event = partial(Event, self)
-        self.timer.cuda = SimpleNamespace(event=event, synchronize=self.synchronize, defer_cleanup=nullcontext)
+        self.freed = 0
+        pending = SimpleNamespace(clear=self.free)
+        context = SimpleNamespace(memory_manager=SimpleNamespace(deallocations=pending))
+        self.timer.cuda = SimpleNamespace(
+            event=event,
+            synchronize=self.synchronize,
+            defer_cleanup=nullcontext,
+            current_context=lambda: context,
+        )
         self.timer._round = 1e-6
         self.timer._spin = self.spin
 
@@ -371,6 +379,9 @@ class Clock:
 
     def spin(self, rounds):
         self.now += rounds * self.timer._round
+
+    def free(self):
+        self.freed += 1
 
     def call(self):
         """2 ms of work, or what the host takes to ask for it where the GPU has nothing else to do."""
@@ -383,6 +394,7 @@ def test_the_host_is_kept_ahead_of_the_gpu():
     timing = clock.timer.time([clock.call, clock.call])
     assert timing.host_ahead
     assert timing.times == pytest.approx([2e-3] * gpu.RUNS)
+    assert clock.freed >= 2 * gpu.RUNS  # after each call: what one leaves behind may fill the memory
 
 
 def test_where_the_gpu_waits_for_the_host_it_is_said():

@@ -74,7 +74,9 @@ def test_every_experiment_has_a_card_a_run_and_a_figure():
     for card in experiments.cards().values():
         assert card.title
         assert card.question.endswith((")", "?"))
-        assert "\n" not in card.title + card.question
+        assert card.paper.startswith("a GPU: ")  # it follows "which takes"
+        assert card.paper.endswith(".")
+        assert "\n" not in card.title + card.question + card.paper
 
 
 def test_the_list_names_them_and_imports_no_torch():
@@ -180,20 +182,32 @@ def test_what_cannot_run_is_said_and_what_fails_otherwise_is_not_hidden(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (3, 2)])
+def test_panels_stand_two_in_a_row(count, rows):
+    pytest.importorskip("matplotlib")
+    drawn, panels = figures.panels(count, height=2)
+    assert list(panels) == drawn.axes
+    assert len(panels) == count
+    assert drawn.get_figheight() == 2 * rows
+
+
 @pytest.mark.parametrize("colour", [*figures.COLOURS, figures.INK])
 def test_every_colour_is_dark_enough_for_text_on_white(colour):
     """WCAG 2 asks 4.5 of text."""
     assert contrast(colour, "#ffffff") >= 4.5
 
 
-def test_names_that_would_touch_are_moved_apart():
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_names_that_would_touch_are_moved_apart(scale):
     pytest.importorskip("matplotlib")
     ends = [(2, 1.0, "low", figures.BLUE), (2, 1.01, "high", figures.ORANGE), (2, 3.0, "far", figures.GREEN)]
     with figures.style():
         drawn, (axes,) = figures.panels()
         for x, y, _, colour in ends:
-            axes.plot([1, x], [1, y], color=colour)
+            axes.plot([1, x], [0.1, y], color=colour)
+        axes.set_yscale(scale)
         figures.name_curves(axes, ends, gap=10)
+        drawn.draw_without_rendering()
     height = {
         text.get_text(): axes.transData.transform(text.xy)[1] * 72 / drawn.dpi + text.xyann[1] for text in axes.texts
     }

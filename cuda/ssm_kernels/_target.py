@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -17,6 +18,7 @@ from numba.core import config
 from ssm_edu import kernel_cache
 
 __all__ = [
+    "LARGE_BLOCKS",
     "LAUNCH_OPTIONS",
     "SHARED_ALIGNMENT",
     "SIMULATED",
@@ -38,6 +40,19 @@ SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])
 SHARED_ALIGNMENT = None if SIMULATED else 16
 # what only a compiler understands, and the simulator refuses
 LAUNCH_OPTIONS = ("max_registers", "launch_bounds", "lineinfo", "cache", "forceinline")
+
+
+def _cuda_major() -> int:
+    """Of NVIDIA's libraries that compile here; 0 without them."""
+    try:
+        return int(version("cuda-bindings").split(".")[0])
+    except PackageNotFoundError:
+        return 0
+
+
+# whether a block's static shared memory may exceed 48 KB: CUDA 12 links no such kernel; the simulator holds kernels to
+# what all GPUs have
+LARGE_BLOCKS = not SIMULATED and _cuda_major() >= 13
 
 intrinsic: Any = None
 if not SIMULATED:
@@ -67,8 +82,6 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None, sh
     if SIMULATED:
         kernel = cuda.jit(function)
         return lambda grid, block, stream, arguments: kernel[grid, block, 0, shared_bytes](*arguments)
-    from importlib.metadata import version
-
     from cuda.core import LaunchConfig
     from cuda.core import launch as core_launch
     from numba.cuda.descriptor import cuda_target

@@ -23,7 +23,7 @@ from math import ceil, gcd
 from typing import Any
 
 from ssm_kernels import sums
-from ssm_kernels._target import SIMULATED, Launchable, compiled, compute_capability, current_device
+from ssm_kernels._target import LARGE_BLOCKS, Launchable, compiled, compute_capability, current_device
 from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.backward import quads
 from ssm_kernels.forward import production as forward_scan
@@ -31,8 +31,8 @@ from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
 
 SHARED_BYTES = 48 * 1024
-# two blocks of a multiprocessor's 228 KB, from Hopper up to 12.0; the simulator holds kernels to what all GPUs have
-HOPPER_SHARED_BYTES = SHARED_BYTES if SIMULATED else 112 * 1024
+# two blocks of a multiprocessor's 228 KB, from Hopper up to 12.0
+HOPPER_SHARED_BYTES = 112 * 1024 if LARGE_BLOCKS else SHARED_BYTES
 WARPS = 4
 WARPS_A_MULTIPROCESSOR = 8
 HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)

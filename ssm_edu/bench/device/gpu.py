@@ -142,6 +142,7 @@ class Gpu:
             end.record()
             ahead = not start.query()
             end.synchronize()
+        self._free()
         return start.elapsed_time(end) / 1e3, ahead
 
     def _launch_time(self, calls: Sequence[Callable[[], Any]], kept: deque[Any]) -> float:
@@ -152,11 +153,16 @@ class Gpu:
                 kept.append(calls[i % len(calls)]())
                 times.append(time.perf_counter() - started)
                 self.cuda.synchronize()
+            self._free()
         return median(times)
 
     def _nothing_freed(self) -> AbstractContextManager[Any]:
         """Numba frees memory in bulk, and waits for the GPU to do so."""
         return self.cuda.defer_cleanup()
+
+    def _free(self) -> None:
+        """What the calls have let go of: a rung's scratch takes gigabytes."""
+        self.cuda.current_context().memory_manager.deallocations.clear()
 
     def _spin(self, rounds: int) -> None:
         y = self.yardsticks
