@@ -258,10 +258,18 @@ def test_the_block_and_its_step_compile_too() -> None:
 
 
 @pytest.fixture
-def installed() -> Iterator[list[str]]:
+def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test has installed is undone, and no model of Hugging Face has chosen its functions before it."""
     assert find_spec("mamba_ssm") is None, "these tests are for a machine without mamba_ssm"
-    yield ours.install()
+    for name in [name for name in sys.modules if name.startswith("transformers.models.")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield
     ours.uninstall()
+
+
+@pytest.fixture
+def installed(undone: None) -> list[str]:
+    return ours.install()
 
 
 def test_install_puts_the_functions_where_they_are_looked_for(installed: list[str]) -> None:
@@ -286,6 +294,7 @@ def test_install_puts_the_functions_where_they_are_looked_for(installed: list[st
     assert ours.install() == installed
 
 
+@pytest.mark.usefixtures("undone")
 def test_uninstall_leaves_everything_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
     modules, finders = dict(sys.modules), list(sys.meta_path)
     with caplog.at_level("INFO", "ssm_edu.torch"):
@@ -302,6 +311,23 @@ def test_uninstall_leaves_everything_as_it_was(caplog: pytest.LogCaptureFixture)
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("mamba_ssm")
     ours.uninstall()
+
+
+@pytest.fixture
+def early_model(undone: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    module = types.ModuleType("transformers.models.early.modeling_early")
+    module.mamba_selective_scan = lambda: ...  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.__name__
+
+
+def test_a_model_that_was_imported_too_early_is_named(
+    early_model: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers.models.x.modeling_x", types.ModuleType("x"))
+    with caplog.at_level("WARNING", "ssm_edu.torch"):
+        ours.install()
+    assert [message.split()[0] for message in caplog.messages] == [early_model]
 
 
 def test_a_copy_of_the_interface_in_transformers_is_stood_in_for(
@@ -327,13 +353,13 @@ def write_package(folder: Any, interface: str) -> None:
 
 
 @pytest.fixture
-def real_package(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def real_package(undone: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     ours.uninstall()
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("mamba_ssm", "user"):
+        if name.partition(".")[0] in ("mamba_ssm", "causal_conv1d", "user"):
             del sys.modules[name]
 
 
@@ -356,10 +382,12 @@ def test_a_package_without_its_extension_gets_its_two_functions(real_package: An
     assert all(module.selective_scan_fn is original for module in (package, interface, user))
 
 
-def test_a_package_that_works_stays(real_package: Any) -> None:
+@pytest.mark.usefixtures("early_model")
+def test_packages_that_work_stay(real_package: Any, caplog: pytest.LogCaptureFixture) -> None:
     write_package(real_package, "import math as selective_scan_cuda\n" + BODY)
-    lines = ours.install()
-    assert not any("mamba_ssm" in line for line in lines)
+    (real_package / "causal_conv1d.py").write_text("")
+    assert ours.install() == []
+    assert caplog.messages == []
     assert importlib.import_module("mamba_ssm").selective_scan_fn is not ours.selective_scan_fn
 
 

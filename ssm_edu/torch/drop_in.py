@@ -108,12 +108,12 @@ def install() -> list[str]:
             and getattr(importlib.import_module(INTERFACE), "selective_scan_cuda", None) is None
         ):
             _rebind()
-        if _undo:
-            _forget_probes()
         for line in _done:
             LOG.info(line)
-        for name in _too_early():
-            LOG.warning("%s was imported before install() and keeps the functions that it chose then", name)
+        if _undo:
+            _forget_probes()
+            for name in _too_early():
+                LOG.warning("%s was imported before install() and keeps the functions that it chose then", name)
     return list(_done)
 
 
@@ -174,6 +174,7 @@ def _forget_probes() -> None:
 
 
 def _too_early() -> list[str]:
+    """Models that have chosen their scan already: they hold neither a name that was rebound nor one stood in for."""
     names = ("mamba_selective_scan", "selective_scan_fn")
     return [
         key
