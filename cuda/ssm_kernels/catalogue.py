@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ssm_kernels import choosing
-from ssm_kernels.backward import quads
+from ssm_kernels.backward.quads.parts import WARPS
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
 
@@ -84,7 +84,7 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
             if kind != "backward":  # borders with the tile of the adjoint that reads them
                 v, kernel = choosing.forward_kernel(v, state, kind == "borders", capability)
             yield kind, v, replace(kernel, name=f"{kind}: {title}, {v.segments} segments")
-    for kernel in dict.fromkeys(kernel for dtype in QUADS for kernel in choosing.quad_kernels(dtype, quads.WARPS)):
+    for kernel in dict.fromkeys(kernel for dtype in QUADS for kernel in choosing.quad_kernels(dtype, WARPS)):
         yield "quads", None, kernel
     for shares, total, aligned in SUMS:
         yield "sums", None, choosing.sum_kernel(shares, total, aligned)

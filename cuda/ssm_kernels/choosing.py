@@ -25,7 +25,7 @@ from typing import Any
 from ssm_kernels import sums
 from ssm_kernels._target import LARGE_BLOCKS, Launchable, compiled, compute_capability, current_device
 from ssm_kernels.backward import production as backward_scan
-from ssm_kernels.backward import quads
+from ssm_kernels.backward.quads import adjoint, carry, parts, summary
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
@@ -207,24 +207,22 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple
 @cache
 def carry_kernel() -> Compilable:
     ex2 = frozenset({"ex2"})
-    return Compilable(
-        "quads: carry", quads.carry(), quads.carry_signature(), quads.CARRY_THREADS, expects=ex2, since=HOPPER
-    )
+    return Compilable("quads: carry", carry.kernel(), carry.signature(), carry.THREADS, expects=ex2, since=HOPPER)
 
 
 @cache
 def quad_kernels(dtype: str, warps: int) -> tuple[Compilable, Compilable, Compilable]:
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
-    threads = quads.channels(warps)
+    threads = parts.channels(warps)
     return (
         Compilable(
-            f"quads: summary, {dtype}", quads.summary(dtype, warps), quads.summary_signature(dtype), threads,
+            f"quads: summary, {dtype}", summary.kernel(dtype, warps), summary.signature(dtype), threads,
             expects=expects, since=HOPPER,
         ),
         carry_kernel(),
         Compilable(
-            f"quads: adjoint, {dtype}", quads.adjoint(dtype, warps), quads.adjoint_signature(dtype), threads,
-            expects=expects, since=HOPPER, shared_bytes=quads.shared_bytes(warps),
+            f"quads: adjoint, {dtype}", adjoint.kernel(dtype, warps), adjoint.signature(dtype), threads,
+            expects=expects, since=HOPPER, shared_bytes=adjoint.shared_bytes(warps),
         ),
     )  # fmt: skip
 
@@ -234,9 +232,9 @@ def chunk_of(warps: int, length: int, room: int) -> int:
     """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long."""
     best, found = 0.0, length
     for count in range(1, min(-(-length // 64), 4 * room) + 1):
-        chunk = -(-length // (count * quads.TILE)) * quads.TILE
+        chunk = -(-length // (count * parts.TILE)) * parts.TILE
         waves = warps * -(-length // chunk) / room
-        value = waves / ceil(waves) * chunk / (chunk + quads.TILE)
+        value = waves / ceil(waves) * chunk / (chunk + parts.TILE)
         if value > best:
             best, found = value, chunk
     return found

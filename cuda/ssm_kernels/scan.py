@@ -12,7 +12,8 @@ from typing import Any, no_type_check
 
 from ssm_kernels import sums
 from ssm_kernels._target import compute_capability, current_device, multiprocessors
-from ssm_kernels.backward import quads
+from ssm_kernels.backward.quads import carry as carrying
+from ssm_kernels.backward.quads import parts
 from ssm_kernels.choosing import (
     HOPPER,
     WARPS_A_MULTIPROCESSOR,
@@ -201,7 +202,7 @@ def goes_by_quads(scan: Scan, v: Variant) -> bool:
     """Whether the adjoint is :mod:`ssm_kernels.backward.quads`."""
     plain = not v.is_complex and v.discretization == "mamba" and not v.packed and v.aligned and on_16_bytes(scan.A)
     one_dtype = not v.constant_B and not v.constant_C and v.map_B == v.map_C == v.dtype != "float64"
-    shaped = scan.span % quads.channels(quads.WARPS) == 0 and scan.state in (8, 12, 16)
+    shaped = scan.span % parts.channels(parts.WARPS) == 0 and scan.state in (8, 12, 16)
     few = scan.batch * scan.dim <= MOST_QUAD_CHANNELS
     return plain and one_dtype and shaped and few and compute_capability(current_device()) >= HOPPER
 
@@ -209,9 +210,9 @@ def goes_by_quads(scan: Scan, v: Variant) -> bool:
 @no_type_check
 def backward_by_quads(scan, v, grad_y, grad_last_state, grads, stream, allocate):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
-    of_block = quads.channels(quads.WARPS)
+    of_block = parts.channels(parts.WARPS)
     chunk = chunk_of(batch * dim // WARP, length, WARPS_A_MULTIPROCESSOR * multiprocessors(current_device()))
-    chunks, tiles, blocks = -(-length // chunk), -(-length // quads.TILE), dim // of_block
+    chunks, tiles, blocks = -(-length // chunk), -(-length // parts.TILE), dim // of_block
     real = "float32"
     borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
     ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
@@ -228,12 +229,12 @@ def backward_by_quads(scan, v, grad_y, grad_last_state, grads, stream, allocate)
     z, D, bias = _or(scan.z, nothing), _or(scan.D, nothing), _or(scan.delta_bias, nothing)
     options = options_of(scan, False)
     sizes = (options, batch, dim, length, state, *scan.per_group, chunk)
-    summary, carry, adjoint = (kernel.compiled() for kernel in quad_kernels(v.dtype, quads.WARPS))
+    summary, carry, adjoint = (kernel.compiled() for kernel in quad_kernels(v.dtype, parts.WARPS))
     grid, threads = (batch * blocks, chunks, 1), (of_block, 1, 1)
     summary(grid, threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals, *sizes,
     ))  # fmt: skip
-    carry((-(-batch * dim * state // quads.CARRY_THREADS), 1, 1), (quads.CARRY_THREADS, 1, 1), stream, (
+    carry((-(-batch * dim * state // carrying.THREADS), 1, 1), (carrying.THREADS, 1, 1), stream, (
         scan.A, _or(scan.initial_state, nothing), _or(grad_last_state, nothing), ends, backs, totals, leaving,
         int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
     ))  # fmt: skip

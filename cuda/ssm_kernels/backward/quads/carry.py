@@ -1,0 +1,66 @@
+"""Kernel 2 by quads: chunk after chunk, the state that each begins with and what comes back to it."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, no_type_check
+
+import numpy as np
+
+from ssm_kernels._target import cuda, types
+from ssm_kernels.intrinsics import access, exp2, pointer
+from ssm_kernels.unrolling import unroll, unrolled
+
+THREADS = 128
+AHEAD = 8  # chunks that are read at a time
+
+
+def signature() -> Any:
+    return types.void(*(pointer("float32"),) * 7, *(types.int64,) * 6)
+
+
+@no_type_check
+@cache
+def kernel() -> Any:
+    """A thread per (batch, channel, state): `ends` become first states, and `backs` the Āg that comes back."""
+    load, store = access("float32").load, access("float32").store
+    ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
+    real_t = types.float32
+
+    @unrolled
+    def over_chunks(
+        A, start, arriving, ends, backs, totals, leaving, starts, arrives, chunks, batch, dim, state
+    ):  # fmt: skip
+        P = cuda.local.array(AHEAD, real_t)
+        x = cuda.local.array(AHEAD, real_t)
+        i = types.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        channels = batch * dim
+        each = channels * state
+        if i >= each:
+            return
+        c = i // state
+        a = load(A, c % dim * state + i - c * state) * LOG2_E
+        h = load(start, i) if starts else ZERO
+        for first in range(0, chunks, AHEAD):
+            for w in unroll(AHEAD):
+                m = first + w if first + w < chunks else first
+                P[w] = exp2(a * load(totals, m * channels + c))
+                x[w] = load(ends, m * each + i)
+            for w in unroll(AHEAD):
+                if first + w < chunks:
+                    store(ends, (first + w) * each + i, h)
+                    h = P[w] * h + x[w]
+        g = load(arriving, i) if arrives else ZERO
+        for first in range(0, chunks, AHEAD):
+            for w in unroll(AHEAD):
+                m = chunks - 1 - (first + w if first + w < chunks else first)
+                P[w] = exp2(a * load(totals, m * channels + c))
+                x[w] = load(backs, m * each + i)
+            for w in unroll(AHEAD):
+                if first + w < chunks:
+                    store(backs, (chunks - 1 - first - w) * each + i, g)
+                    g = P[w] * g + x[w]
+        store(leaving, i, g)
+
+    return over_chunks
