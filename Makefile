@@ -6,13 +6,16 @@ STAMP  := $(VENV)/.installed
 # what compiles CUDA kernels replaces Numba's simulator, so it has an environment of its own
 CUDA_VENV  ?= .venv-cuda
 CUDA_STAMP := $(CUDA_VENV)/.installed
-# the site is built, and looked at by a browser, in a third
+# PyTorch pins other releases of NVIDIA's libraries than the compiler's
+GPU_VENV   ?= .venv-gpu
+GPU_STAMP  := $(GPU_VENV)/.installed
+# the site is built, and looked at by a browser, in another
 DOCS_VENV  ?= .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 # the tests run in a process a core: more threads in each would get in one another's way
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: derive test nightly compiled compiler docs docs-test lint clean
+.PHONY: derive test nightly compiled compiler gpu sanitize driver docs docs-test lint clean
 
 derive: $(STAMP)
 	@$(BIN)/ssm-edu derive
@@ -29,6 +32,17 @@ compiled: $(CUDA_STAMP)
 	@NUMBA_ENABLE_CUDASIM=0 $(CUDA_VENV)/bin/python -m pytest -n auto -q tests/test_offline.py
 
 compiler: $(CUDA_STAMP)
+
+# the kernels' tests on a GPU
+gpu: driver $(GPU_STAMP)
+	@NUMBA_ENABLE_CUDASIM=0 $(GPU_VENV)/bin/python -m tests.gpu
+
+# NVIDIA's compute-sanitizer over every production kernel; TOOLS=memcheck for one of its tools
+sanitize: driver $(GPU_STAMP)
+	@NUMBA_ENABLE_CUDASIM=0 $(GPU_VENV)/bin/python -m tests.sanitize $(TOOLS)
+
+driver:
+	@command -v nvidia-smi >/dev/null || { echo "This needs an NVIDIA GPU, and nvidia-smi is not here"; exit 1; }
 
 # the site, in docs/_build/html; pages whose code has not changed keep their outputs
 docs: $(DOCS_STAMP)
@@ -59,6 +73,12 @@ $(CUDA_STAMP): pyproject.toml
 	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,gpu]' 'cuda-toolkit[nvcc,nvdisasm]>=13.2'
 	@touch $@
 
+$(GPU_STAMP): pyproject.toml
+	@echo "Setting up $(GPU_VENV) (once, some minutes: PyTorch is large)"
+	@$(PYTHON) -m venv $(GPU_VENV)
+	@$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,gpu,torch]' 'transformers>=5.20,<6' 'cuda-toolkit[sanitizer]'
+	@touch $@
+
 $(DOCS_STAMP): pyproject.toml
 	@echo "Setting up $(DOCS_VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(DOCS_VENV)
@@ -66,6 +86,6 @@ $(DOCS_STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) $(DOCS_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CUDA_VENV) $(GPU_VENV) $(DOCS_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f docs/learn/derivations/*.percent.py
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

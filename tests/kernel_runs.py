@@ -14,6 +14,8 @@ SIMULATED = cuda.jit.__module__.startswith("numba.cuda.simulator")
 NEITHER = (
     "" if SIMULATED or cuda.is_available() else "Numba was imported without NUMBA_ENABLE_CUDASIM=1, and has no GPU"
 )
+NO_GPU = "needs a GPU, and Numba without NUMBA_ENABLE_CUDASIM=1" if SIMULATED or NEITHER else ""
+on_a_gpu = pytest.mark.skipif(bool(NO_GPU), reason=NO_GPU)
 in_the_simulator = pytest.mark.skipif(
     not SIMULATED, reason="the simulator's alone: it draws schedules, counts, and survives a wrong kernel"
 )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import ssm_edu
+from tests import kernel_runs
 from tests.problems import random_arguments
 
 torch = pytest.importorskip("torch")
@@ -404,9 +405,12 @@ def test_a_package_that_fails_is_stood_in_for(real_package: Any) -> None:
 HUGGING_FACE = """
 import importlib, sys
 import torch, transformers
+torch.backends.cudnn.allow_tf32 = False  # of the slow path's convolution
 from torch.utils._python_dispatch import TorchDispatchMode
 from ssm_edu import torch as ours  # noqa: E402
 from ssm_edu.torch import operators
+
+device, *kinds = sys.argv[1:]
 
 class Count(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
@@ -425,10 +429,10 @@ def build(kind):
     with torch.no_grad():  # so that no gradient is small because a weight is
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    return model.to(device)
 
 def run(kind):
-    found, tokens = {}, torch.arange(2, 24).reshape(2, 11)
+    found, tokens = {}, torch.arange(2, 24, device=device).reshape(2, 11)
     # trained, the two paths of FalconMamba are two models: one normalises before Δ's projection and one after it
     for training in (True, False)[kind == "FalconMamba":]:
         model = build(kind).train(training)
@@ -448,8 +452,9 @@ def wrong_adjoint(*args, **kwargs):
     found = right_adjoint(*args, **kwargs)
     return found._replace(delta=1.01 * found.delta)
 
-for kind, module in (("Mamba", "mamba"), ("FalconMamba", "falcon_mamba"), ("Jamba", "jamba"), ("Mamba2", "mamba2")):
-    slow = run(kind)
+MODULES = {"Mamba": "mamba", "FalconMamba": "falcon_mamba", "Jamba": "jamba", "Mamba2": "mamba2"}
+for kind in kinds:
+    slow, module = run(kind), MODULES[kind]
     name = f"transformers.models.{module}.modeling_{module}"
     del sys.modules[name]
     ours.install()
@@ -467,14 +472,23 @@ for kind, module in (("Mamba", "mamba"), ("FalconMamba", "falcon_mamba"), ("Jamb
 """
 
 
-def test_hugging_faces_models_are_the_same_on_their_fast_path() -> None:
+@pytest.mark.parametrize(
+    ("device", "kinds"),
+    [
+        ("cpu", ["Mamba", "FalconMamba", "Jamba", "Mamba2"]),
+        pytest.param("cuda", ["Mamba", "FalconMamba"], marks=kernel_runs.on_a_gpu),
+    ],
+    ids=["cpu", "cuda"],
+)
+def test_hugging_faces_models_are_the_same_on_their_fast_path(device: str, kinds: list[str]) -> None:
     """Logits, gradients and generated tokens of small models with random weights, as on their slow path."""
     pytest.importorskip("transformers")
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", HUGGING_FACE], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", HUGGING_FACE, device, *kinds]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     rows = {kind: (int(scans), float(far)) for kind, scans, far in map(str.split, done.stdout.splitlines())}
-    assert list(rows) == ["Mamba", "wrong", "FalconMamba", "Jamba", "Mamba2"]
+    assert set(rows) == {*kinds, "wrong"}
     # float32, of which a gradient rounds some hundreds of times on its way through two layers
     tolerance = 1000 * 2**-24
     for kind, (scans, far) in rows.items():

@@ -1,0 +1,86 @@
+"""Small scans that launch every kernel of `ssm_kernels/catalogue.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from tests.problems import random_arguments
+
+
+class Case(NamedTuple):
+    """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own."""
+
+    title: str
+    variant: Any
+    capability: tuple[int, int] | None
+    options: dict[str, Any]
+
+
+def cases() -> Iterator[Case]:
+    """One for each row of the catalogue, and of the adjoint by quads.
+
+    Over one tile of time and into the next, over one block of channels and into the next.
+    """
+    from ssm_kernels import catalogue, choosing
+    from ssm_kernels.intrinsics import ITEMSIZE
+
+    rows = [given for table in (catalogue.FORWARD, catalogue.BORDERS, catalogue.BACKWARD) for given in table.values()]
+    for given in [row for i, row in enumerate(rows) if row not in rows[:i]]:
+        row = catalogue.ORDINARY | catalogue.split(given)[0]
+        v = choosing.choose(**row)
+        options = {
+            "dim": 2 * (v.channels * v.warps + 1),
+            "length": v.tile + (16 // ITEMSIZE[v.dtype] if v.aligned else 1),
+            "groups_B": None if v.constant_B else 2,
+            "groups_C": None if v.constant_C else 1,
+            "complex_maps": row["complex_B"],
+        } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
+        yield Case(str(given), v, given.get("capability"), options)
+    for dtype in catalogue.QUADS:
+        options = {"dim": 256, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
+        yield Case(f"by quads, {dtype}", None, None, options)
+
+
+def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
+    if dtype != "bfloat16":
+        return random_arguments(0, dtype=dtype, **options)
+    from ml_dtypes import bfloat16
+
+    found = random_arguments(0, dtype="float32", **options)
+    inputs = {name: found[name] for name in ("u", "delta", "z", "B", "C")}
+    narrow = {name: x.astype(bfloat16) for name, x in inputs.items() if x.ndim > 2 and not np.iscomplexobj(x)}
+    return found | narrow
+
+
+@contextmanager
+def chosen(case: Case) -> Iterator[None]:
+    from ssm_kernels import scan
+
+    capability = case.capability or scan.compute_capability(scan.current_device())
+    given: dict[str, Any] = {"choose": case.variant} if case.variant else {}
+    with ExitStack() as stack:
+        for name, value in (given | {"compute_capability": capability}).items():
+            stack.enter_context(mock.patch.object(scan, name, return_value=value))
+        yield
+
+
+def launch(case: Case) -> None:
+    """Forward and backward, from NumPy's arrays to NumPy's arrays.
+
+    Raises:
+        ArithmeticError: a result is not finite.
+    """
+    import ssm_edu
+
+    arrays = arrays_of(**case.options)
+    with chosen(case):
+        y, last = ssm_edu.selective_scan(**arrays, return_last_state=True, backend="cuda")
+        gradients = ssm_edu.selective_scan_backward(y, **arrays, grad_last_state=last, backend="cuda")
+    for name, array in (gradients._asdict() | {"y": y, "last_state": last}).items():
+        if array is not None and not np.isfinite(array).all():
+            raise ArithmeticError(f"{name} is not finite: {case.title}")
