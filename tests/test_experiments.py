@@ -1,7 +1,9 @@
 """`ssm-edu experiment`: the list, the result, the figures' look, and what is said where something is missing."""
 
 import ast
+import inspect
 import json
+import os
 import subprocess
 import sys
 import types
@@ -15,11 +17,12 @@ from ssm_edu import experiments
 from ssm_edu.cli import app
 from ssm_edu.commands import experiment as command
 from ssm_edu.experiments import figures
-from ssm_edu.experiments.result import CannotRun, Progress, Result, bytes_text
+from ssm_edu.experiments.result import CannotRun, Progress, Result, bytes_text, sized
 from tests.test_bench_tables import contrast
 
 runner = CliRunner()
 FOLDER = Path(experiments.__file__).parent
+BOTH = {"torch", "transformers"}
 
 
 def result(**change):
@@ -53,9 +56,21 @@ def test_a_figure_that_is_not_finite_is_not_written():
 
 def test_progress_tells_whom_it_is_given():
     heard = []
-    Progress(lambda fraction, note: heard.append((fraction, note))).advance(0.5, "half")
+    whole = Progress(lambda fraction, note: heard.append((fraction, note)))
+    whole.advance(0.5, "half")
     Progress().advance(0.5, "half")
-    assert heard == [(0.5, "half")]
+    whole.part(0.5, 1.0, "S4D: ").part(0.0, 0.5).advance(0.5, "step 2")
+    Progress().part(0.5, 1.0).advance(0.5, "half")
+    assert heard == [(0.5, "half"), (0.625, "S4D: step 2")]
+
+
+def test_a_size_is_small_or_on_a_gpu_the_papers():
+    sizes = {"small": 1, "paper": 2}
+    assert [sized(sizes, size, device) for size, device in [("small", "cpu"), ("paper", "cuda:0")]] == [1, 2]
+    with pytest.raises(CannotRun, match=r"takes a GPU, but the device is 'cpu'; the small size runs on it"):
+        sized(sizes, "paper", "cpu")
+    with pytest.raises(ValueError, match="size is 'large', expected one of small, paper"):
+        inspect.unwrap(sized)(sizes, "large", "cuda")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +113,28 @@ def test_an_unknown_name_and_a_missing_folder_are_said(tmp_path):
     assert "no experiment named 'constant_memry'; the experiments are constant_memory, " in words
     with pytest.raises(ValueError, match="no experiment named 'result'"):
         experiments.load("result")
-    assert told("constant_memory", "--out", str(tmp_path / "no"))[0] == 2
-    assert told("constant_memory", "--seed", "-1")[0] == 2
+    assert told("constant_memory", "--out", str(tmp_path / "no")) == (2, f"ssm-edu: --out: no folder {tmp_path / 'no'}")
+    for seed in (-1, 2**32):
+        assert told("constant_memory", "--seed", str(seed))[0] == 2
 
 
-def test_without_torch_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert told("scan_speed") == (2, "ssm-edu: scan_speed needs torch: pip install 'ssm-edu[torch]'")
+def test_a_folder_that_takes_no_files_is_said_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK)
+    code, words = told("constant_memory", "--out", str(tmp_path))
+    assert (code, words) == (2, f"ssm-edu: --out: nothing may be written to {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "words"),
+    [
+        ("scan_speed", BOTH, "torch: pip install 'ssm-edu[torch]'"),
+        ("training_step", BOTH, "torch and transformers: pip install 'ssm-edu[torch]' transformers"),
+        ("training_step", {"transformers"}, "transformers: pip install transformers"),
+    ],
+)
+def test_all_packages_that_are_not_there_are_named_at_once(name, absent, words, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda package: None if package in absent else package)
+    assert told(name) == (2, f"ssm-edu: {name} needs {words}")
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
@@ -158,12 +188,24 @@ def test_a_run_prints_its_findings_and_a_table_and_writes_both_files(tmp_path, m
 
 
 def test_without_matplotlib_there_is_a_result_and_no_figure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiments, "load", lambda name: stand_in(lambda size, **options: result()))
+    def run(size, **options):
+        assert "no figure, which needs matplotlib" in capsys.readouterr().out  # before what takes minutes
+        return result()
+
+    monkeypatch.setattr(experiments, "load", lambda name: stand_in(run))
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     command.run("constant_memory", "small", "cpu", 0, tmp_path)
-    assert "no figure, which needs matplotlib" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["constant_memory.json"]
     assert json.loads((tmp_path / "constant_memory.json").read_text("utf-8"))["size"] == "small"
+
+
+@pytest.mark.parametrize(("row", "warned"), [({"seconds": 1.0}, True), ({"accuracy": 0.5}, False)])
+def test_a_busy_machine_is_told_where_times_are_measured(row, warned, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "load", lambda name: stand_in(lambda size, **options: result(measured=[row])))
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr("ssm_edu.bench.report.load", lambda: 2.0)
+    command.run("constant_memory", "small", "cpu", 0, tmp_path)
+    assert ("busy when it began (load 2.0)" in capsys.readouterr().out) is warned
 
 
 def test_what_cannot_run_is_said_and_what_fails_otherwise_is_not_hidden(tmp_path, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from torch.nn import functional  # noqa: E402
 from ssm_edu.atlas import attention as atlas_attention  # noqa: E402
 from ssm_edu.atlas import mamba as atlas_mamba  # noqa: E402
 from ssm_edu.experiments import (  # noqa: E402
+    _hugging_face,
     clock,
     constant_memory,
     operations,
@@ -224,7 +225,7 @@ def test_the_speed_of_the_scan_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
     assert Result.from_json(result.to_json()) == result
     words = drawn_texts(scan_speed, result)
     assert all(operation.name in words for operation in OPERATIONS)
-    with pytest.raises(CannotRun, match="device is 'cpu', expected cuda"):
+    with pytest.raises(CannotRun, match="takes a GPU, but the device is 'cpu'"):
         scan_speed.run("paper", **CPU)
 
 
@@ -252,9 +253,12 @@ def test_attention_by_steps_is_attention() -> None:
 
 @pytest.mark.parametrize("size", ["small", "paper"])
 def test_memory_is_what_the_cards_say(size: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constant_memory, "SIZES", {size: constant_memory.SIZES[size] | {"width": 64, "batch": 2}})
+    with pytest.raises(CannotRun, match="takes a GPU, but the device is 'cpu'"):
+        constant_memory.run("paper", **CPU)
+    narrow = constant_memory.SIZES[size] | {"width": 64, "batch": 2}
+    monkeypatch.setattr(constant_memory, "SIZES", {"small": narrow})
     monkeypatch.setattr(constant_memory, "TIMED", 2)
-    result = constant_memory.run(size, **CPU, tokens=(32, 64))
+    result = constant_memory.run("small", **CPU, tokens=(32, 64))
     heads, itemsize = result.settings["heads"], {"small": 4, "paper": 2}[size]
     taps, state = (atlas_mamba.CARD.state_size(width=64, expand=2, taps=4, state=s) for s in (0, 16))
     for row in result.measured:
@@ -355,14 +359,19 @@ def test_a_training_step_is_measured_and_a_wrong_gradient_is_found(monkeypatch: 
 
     adjoint = operators.selective_scan_backward
     wrong = lambda *args, **kwargs: (g := adjoint(*args, **kwargs))._replace(delta=1.001 * g.delta)  # noqa: E731
-    right = training_step.gradients(training_step.SLOW, result.settings, "cpu", 0)
+    config = result.settings["model"]
+    tokens = _hugging_face.random_tokens(config, 2, 8, "cpu", 0)
+    right = _hugging_face.gradients(_hugging_face.SLOW, config, tokens, 0)
     monkeypatch.setattr(operators, "selective_scan_backward", wrong)
-    far = training_step.distance(training_step.gradients(training_step.FAST, result.settings, "cpu", 0), right)
+    far = _hugging_face.distance(_hugging_face.gradients(_hugging_face.FAST, config, tokens, 0), right)
     assert far > training_step.ALLOWED * result.settings["last_bit"]
+    monkeypatch.setattr(_hugging_face.ssm_edu_torch, "install", lambda: None)
+    with pytest.raises(RuntimeError, match="the drop-in called 0 of ssm_edu's scans, expected 2"):
+        _hugging_face.gradients(_hugging_face.FAST, config, tokens, 0)
 
 
 def test_what_the_training_step_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CannotRun, match="device is 'cpu', expected cuda"):
+    with pytest.raises(CannotRun, match="takes a GPU, but the device is 'cpu'"):
         training_step.run("paper", **CPU)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(CannotRun, match="training_step needs transformers: pip install transformers"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import itertools
 import types
 from typing import Any
@@ -17,8 +16,9 @@ torch = pytest.importorskip("torch")
 
 from ssm_edu.experiments import forgetting, induction_heads, selective_copying  # noqa: E402
 from ssm_edu.experiments._layers import LAYERS, Model, TimeInvariantMamba  # noqa: E402
-from ssm_edu.experiments._training import Training, accuracy, generator, one_thread, train  # noqa: E402
-from ssm_edu.experiments.result import Progress, Result  # noqa: E402
+from ssm_edu.experiments._probe import setting, watched  # noqa: E402
+from ssm_edu.experiments._training import Training, accuracy, generator, one_thread, train, untrained  # noqa: E402
+from ssm_edu.experiments.result import CannotRun, Progress, Result  # noqa: E402
 
 EXPERIMENTS = (selective_copying, induction_heads, forgetting)
 COPYING = selective_copying.Settings(
@@ -148,26 +148,26 @@ def stepped(model: Model, tokens: Any, caches: Any) -> Any:
 
 
 def test_training_learns_and_keeps_a_curve() -> None:
-    told: list[float] = []
+    told = Told()
     settings = dataclasses.replace(COPYING, training=Training(15, 16, 1e-2, warmup=2, points=3))
-    model = selective_copying.untrained(settings, "S6", "cpu", 0)
-    curve = train(model, settings.draw, settings.training, generator(0, "cpu"), lambda share, note: told.append(share))
+    model = untrained(settings, "S6", "cpu", 0)
+    curve = train(model, settings, generator(0, "cpu"), told)
     assert [point["step"] for point in curve] == [5, 10, 15]
-    assert told == pytest.approx([1 / 3, 2 / 3, 1])
-    correct, asked = accuracy(model, settings.draw, 40, 16, generator(1, "cpu"))
+    assert told.shares == pytest.approx([1 / 3, 2 / 3, 1])
+    correct, asked = accuracy(model, settings, 40, generator(1, "cpu"))
     assert asked == 40 * 2
     assert curve[0]["loss"] > curve[-1]["loss"]
     model.head.weight.data.zero_()  # which makes every answer a 0
-    zeros, _ = accuracy(model, settings.draw, 40, 16, generator(1, "cpu"))
+    zeros, _ = accuracy(model, settings, 40, generator(1, "cpu"))
     rng = generator(1, "cpu")
     assert zeros == sum(int((settings.draw(size, rng)[1] == 0).sum()) for size in (16, 16, 8))
     assert correct != zeros
 
 
 def test_training_ends_early_when_it_is_enough() -> None:
-    model = selective_copying.untrained(COPYING, "S6", "cpu", 0)
-    training = dataclasses.replace(COPYING.training, enough=0.0)
-    assert len(train(model, COPYING.draw, training, generator(0, "cpu"), lambda *told: None)) == 1
+    model = untrained(COPYING, "S6", "cpu", 0)
+    content = dataclasses.replace(COPYING, training=dataclasses.replace(COPYING.training, enough=0.0))
+    assert len(train(model, content, generator(0, "cpu"), Progress())) == 1
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -267,13 +267,13 @@ def test_the_reach_is_the_last_length_before_the_first_failure(shares: tuple[flo
 
 
 def test_watching_changes_nothing() -> None:
-    model = selective_copying.untrained(COPYING, "S6", "cpu", 0)
+    model = untrained(COPYING, "S6", "cpu", 0)
     tokens, _ = COPYING.draw(3, generator(0, "cpu"))
     with torch.no_grad():
-        logits, seen = forgetting.watched(model, tokens)
+        logits, seen = watched(model, tokens)
         # the same kernels, but for softplus and the bias, which are taken outside
         torch.testing.assert_close(logits, model(tokens), rtol=0, atol=1e-5)
-        changed = [forgetting.watched(model, tokens, torch.zeros_like, only)[1] for only in (None, 1, 2)]
+        changed = [watched(model, tokens, torch.zeros_like, only)[1] for only in (None, 1, 2)]
     assert len(seen) == 2
     zeros = [[bool((scan.delta == 0).all()) for scan in one] for one in changed]
     assert zeros == [[True, True], [True, False], [False, True]]
@@ -307,7 +307,7 @@ def test_superiority_counts_pairs(seed: int, m: int, n: int) -> None:
 
 def ruled(settings: Any, on_signal: float, on_noise: float) -> Model:
     """A model whose Δ is made to follow a rule, by the token itself."""
-    model = selective_copying.untrained(settings, "S6", "cpu", 0)
+    model = untrained(settings, "S6", "cpu", 0)
     tokens: list[Any] = []
     model.embedding.register_forward_hook(lambda module, inputs, output: tokens.append(inputs[0]))
 
@@ -361,14 +361,14 @@ def test_layers_that_disagree_are_told_apart() -> None:
 def test_interventions_reach_what_they_name() -> None:
     """In a text of signal alone nothing can be changed on far noise, and all of it near a signal."""
     settings = dataclasses.replace(COPYING, length=4, tokens=4)
-    model = selective_copying.untrained(settings, "S6", "cpu", 0)
+    model = untrained(settings, "S6", "cpu", 0)
     tokens, _ = settings.draw(5, generator(0, "cpu"))
     where = forgetting.kinds(settings, tokens, reach=4)
     far = where[forgetting.AFTER] | where[forgetting.BEFORE]
     with torch.no_grad():
-        right, _ = forgetting.watched(model, tokens)
-        same, _ = forgetting.watched(model, tokens, forgetting.setting(far, 10.0))
-        other, seen = forgetting.watched(model, tokens, forgetting.setting(where["signal"], 10.0))
+        right, _ = watched(model, tokens)
+        same, _ = watched(model, tokens, setting(far, 10.0))
+        other, seen = watched(model, tokens, setting(where["signal"], 10.0))
     assert torch.equal(same, right)
     assert not torch.equal(other, right)
     assert all((scan.delta[..., :4] == 10).all() and (scan.delta[..., 4:] != 10).all() for scan in seen)
@@ -395,8 +395,8 @@ def test_a_run_is_a_result_with_a_figure(experiment: Any, monkeypatch: pytest.Mo
     for one in (result, again):
         drawn = experiment.figure(one)
         assert all(axes.get_xlabel() for axes in drawn.axes)
-    with pytest.raises(ValueError, match="size is 'large', expected one of small, paper"):
-        inspect.unwrap(experiment.run)("large", device="cpu", seed=0, progress=told)
+    with pytest.raises(CannotRun, match="takes a GPU, but the device is 'cpu'"):
+        experiment.run("paper", device="cpu", seed=0, progress=told)
 
 
 def test_the_paper_sizes_are_the_papers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,30 +17,36 @@ from rich.table import Table
 from ssm_edu.commands.usage import usage_error
 
 BUSY = 0.5  # tasks beside this one, over the last minute, from which on they are worth a word
+EXTRAS = {"torch": "'ssm-edu[torch]'"}  # by package, what pip is given in its place
 
 
 def experiment_command(
     name: Annotated[str | None, typer.Argument(help="Which to run; all are listed when none is named.")] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="The paper's size, for a GPU, not the small one.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's size, which takes a GPU.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where torch sees a GPU.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of every random number.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder for NAME.json and NAME.svg.")] = Path("."),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random number.")] = 0,
+    out: Annotated[Path, typer.Option(help="A folder that is there, for NAME.json and NAME.svg.")] = Path("."),
 ) -> None:
     """Run one of the articles' claims: train or time models, print what was found, write it and draw it.
 
-    The small size takes minutes on two CPU cores. Exit code 2 if the name is unknown or something it needs is absent.
+    The small size takes seconds to minutes on two CPU cores. Exit code 2 if the name is unknown or something it needs
+    is absent.
     """
     from ssm_edu import experiments
 
+    cards = experiments.cards()
     if name is None:
-        list_experiments(experiments.cards())
+        list_experiments(cards)
         return
+    if name not in cards:
+        usage_error(f"no experiment named {name!r}; the experiments are {', '.join(cards)}")
     if not out.is_dir():
         usage_error(f"--out: no folder {out.absolute()}")
-    if name not in experiments.cards():
-        usage_error(f"no experiment named {name!r}; the experiments are {', '.join(experiments.cards())}")
-    if find_spec("torch") is None:
-        usage_error(f"{name} needs torch: pip install 'ssm-edu[torch]'")
+    if not os.access(out, os.W_OK):
+        usage_error(f"--out: nothing may be written to {out.absolute()}")
+    if missing := [package for package in cards[name].needs.split(", ") if find_spec(package) is None]:
+        installed = " ".join(EXTRAS.get(package, package) for package in missing)
+        usage_error(f"{name} needs {' and '.join(missing)}: pip install {installed}")
     run(name, "paper" if paper else "small", chosen(device), seed, out)
 
 
@@ -49,7 +56,11 @@ def list_experiments(cards: dict[str, Any]) -> None:
         table.add_column(column, no_wrap=column == "experiment")
     for card in cards.values():
         table.add_row(escape(card.name), escape(card.question), escape(card.needs))
-    Console(highlight=False).print(table, "\n[dim]ssm-edu experiment NAME runs one. A figure needs matplotlib.[/]")
+    Console(highlight=False).print(
+        table,
+        "\n[dim]ssm-edu experiment NAME runs one; with --paper at the paper's size, which takes a GPU. "
+        "A figure needs matplotlib.[/]",
+    )
 
 
 def chosen(device: str) -> str:
@@ -72,6 +83,8 @@ def run(name: str, size: Any, device: str, seed: int, out: Path) -> None:
     from ssm_edu.experiments.result import CannotRun, Progress
 
     experiment, console, load = experiments.load(name), Console(highlight=False), report.load()
+    if not (drawable := find_spec("matplotlib") is not None):
+        console.print("[yellow]–[/] no figure, which needs matplotlib: pip install matplotlib")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     # drawn when it moves: a bar that redraws itself would take time from what is measured
     bar = Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
@@ -91,17 +104,15 @@ def run(name: str, size: Any, device: str, seed: int, out: Path) -> None:
     console.print(rows_table(shown(result.measured)))
     for finding in result.findings:
         console.print(f"• {escape(finding)}")
-    if (load or 0) > BUSY:
+    if (load or 0) > BUSY and any("seconds" in row for row in result.measured):
         console.print(f"[yellow]![/] this machine was busy when it began (load {load}): times may be too long")
     written = out / f"{name}.json"
     written.write_text(result.to_json(), encoding="utf-8")
     console.print(f"written: {escape(str(written))}", soft_wrap=True)
-    if find_spec("matplotlib") is None:
-        console.print("[yellow]–[/] no figure, which needs matplotlib: pip install matplotlib")
-        return
-    drawn = out / f"{name}.svg"
-    figures.save(experiment.figure(result), drawn)
-    console.print(f"written: {escape(str(drawn))}", soft_wrap=True)
+    if drawable:
+        drawn = out / f"{name}.svg"
+        figures.save(experiment.figure(result), drawn)
+        console.print(f"written: {escape(str(drawn))}", soft_wrap=True)
 
 
 def rows_table(rows: list[dict[str, Any]]) -> Table:

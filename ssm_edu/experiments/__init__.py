@@ -19,8 +19,8 @@ class Card:
         name: of its module, and for `ssm-edu experiment`.
         title: in a few words.
         question: that it answers.
-        needs: packages, and a GPU where it takes one.
-        paper: what a run at the paper's size takes.
+        needs: packages, a comma between two.
+        paper: what a run at the paper's size takes, a GPU in any case.
     """
 
     name: str

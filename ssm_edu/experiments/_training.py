@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ssm_edu.experiments._layers import Model
-
-Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-"""So many texts: tokens (batch, length), and what is to be answered at the last of these, (batch, answers)."""
+from ssm_edu.experiments.result import Progress, Rows
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,25 @@ class Training:
 
     def rate(self, step: int) -> float:
         return self.learning_rate * min((step + 1) / self.warmup, 2 * (1 - step / self.steps), 1.0)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is to be learnt, by a model of which size, and how."""
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def training(self) -> Training: ...
+
+    def draw(self, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """So many texts: tokens (batch, length), and what is to be answered at the last of these, (batch, answers)."""
 
 
 @contextmanager
@@ -68,26 +85,39 @@ def generator(seed: int, device: str) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-def train(
-    model: Model, draw: Draw, training: Training, rng: torch.Generator, tell: Callable[[float, str], None]
-) -> list[dict[str, Any]]:
+def untrained(task: Task, kind: str, device: str, seed: int) -> Model:
+    """The model of this kind as training finds it: the same on every device."""
+    sizes = {"vocabulary": task.vocabulary, "width": task.width, "layers": task.layers, "d_state": task.state}
+    with seeded(seed):
+        return Model(kind, **sizes).to(device)
+
+
+def trained(task: Task, kind: str, device: str, seed: int, progress: Progress) -> tuple[Model, Rows]:
+    """The model of this kind after training, and its curve."""
+    model = untrained(task, kind, device, seed)
+    return model, train(model, task, generator(seed, device), progress)
+
+
+def train(model: Model, task: Task, rng: torch.Generator, progress: Progress) -> Rows:
     """Train in place; the curve, rows of step, loss and accuracy, each a mean since the row before.
+
+    Every step has texts of its own, so that the curve is of texts not seen before.
 
     Args:
         model: beside the generator's device.
-        draw: the task. Every step has texts of its own, so that the curve is of texts not seen before.
-        training: how.
+        task: what it learns.
         rng: of the texts.
-        tell: called with the share of the steps that is done and a few words, at each point.
+        progress: told at each point of the curve.
     """
+    training = task.training
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
     every = math.ceil(training.steps / training.points)
-    curve: list[dict[str, Any]] = []
+    curve: Rows = []
     sums = torch.zeros(2, device=rng.device)
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.rate(step)
-        tokens, answers = draw(training.batch, rng)
+        tokens, answers = task.draw(training.batch, rng)
         logits = model.answer(tokens, answers.shape[1])
         loss = functional.cross_entropy(logits.flatten(0, 1), answers.flatten())
         optimizer.zero_grad()
@@ -100,7 +130,7 @@ def train(
             mean_loss, accuracy = (sums / since).tolist()
             curve.append({"step": step + 1, "loss": mean_loss, "accuracy": accuracy})
             sums.zero_()
-            tell((step + 1) / training.steps, f"step {step + 1} of {training.steps}, {accuracy:.1%} right")
+            progress.advance((step + 1) / training.steps, f"step {step + 1} of {training.steps}, {accuracy:.1%} right")
             if accuracy >= training.enough:
                 break
     return curve
@@ -111,11 +141,23 @@ def right(logits: Tensor, answers: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(model: Model, draw: Draw, texts: int, batch: int, rng: torch.Generator) -> tuple[int, int]:
+def accuracy(model: Model, task: Task, texts: int, rng: torch.Generator) -> tuple[int, int]:
     """How many answers are right, and of how many, in so many texts."""
+    batch = task.training.batch
     correct = asked = 0
     for start in range(0, texts, batch):
-        tokens, answers = draw(min(batch, texts - start), rng)
+        tokens, answers = task.draw(min(batch, texts - start), rng)
         correct += int(right(model.answer(tokens, answers.shape[1]), answers).sum())
         asked += answers.numel()
     return correct, asked
+
+
+def curve_rows(curve: Rows, **of: Any) -> Rows:
+    """What is kept of a training; `of` is whose it was: a layer's, or at which length."""
+    return [{"what": "training", **of, **point, "correct": None, "asked": None} for point in curve]
+
+
+def outcome_row(curve: Rows, correct: int, asked: int, **of: Any) -> dict[str, Any]:
+    """What is kept of a test after this training, with the same keys."""
+    found = {"step": curve[-1]["step"], "loss": None, "accuracy": correct / asked}
+    return {"what": "test", **of, **found, "correct": correct, "asked": asked}

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ssm_edu.bench.report import time_text
 from ssm_edu.experiments import clock, figures
-from ssm_edu.experiments.result import Progress, Result, Size, bytes_text
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, bytes_text, sized
 from ssm_edu.torch.mamba import Mamba
 
 TITLE = "Constant memory"
@@ -76,9 +76,13 @@ def state_bytes(*tensors: Tensor) -> int:
 
 
 def run(size: Size, *, device: str, seed: int, progress: Progress, tokens: tuple[int, ...] = TOKENS) -> Result:
-    """Time steps of both layers after so many tokens; Mamba's cache goes on through the steps that are timed."""
+    """Time steps of both layers after so many tokens; Mamba's cache goes on through the steps that are timed.
+
+    Raises:
+        CannotRun: the paper's size is asked for on a CPU.
+    """
     steps = STEPS[torch.device(device).type]
-    settings = SIZES[size] | {"tokens": list(tokens), "steps": steps}
+    settings = sized(SIZES, size, device) | {"tokens": list(tokens), "steps": steps}
     torch.manual_seed(seed)
     width, batch = settings["width"], settings["batch"]
     kind = {"device": device, "dtype": getattr(torch, settings["dtype"])}
@@ -129,13 +133,13 @@ def per_token(step: Callable[[], Any], steps: int, device: str) -> dict[str, Any
     return clock.Timing(tuple(seconds / steps for seconds in times)).row
 
 
-def points(rows: list[dict[str, Any]], layer: str, figure: str) -> tuple[list[float], list[float]]:
+def points(rows: Rows, layer: str, figure: str) -> tuple[list[float], list[float]]:
     """Tokens, and what was measured after so many, where it was."""
     found = [row for row in rows if row["layer"] == layer and row.get(figure) is not None]
     return [row["tokens"] for row in found], [row[figure] for row in found]
 
 
-def findings(rows: list[dict[str, Any]]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """Sentences, from the rows."""
     found = [growth(rows, layer) for layer in ("Mamba", "attention") if len(points(rows, layer, "seconds")[0]) > 1]
     (x, ours), (met, theirs) = points(rows, "Mamba", "seconds"), points(rows, "attention", "seconds")
@@ -149,7 +153,7 @@ def findings(rows: list[dict[str, Any]]) -> list[str]:
     return found + [f"Attention after {row['tokens']:,} tokens: {row['reason']}." for row in rows if "reason" in row]
 
 
-def growth(rows: list[dict[str, Any]], layer: str) -> str:
+def growth(rows: Rows, layer: str) -> str:
     """How state and time grow, as exponents."""
     (x, kept), (_, seconds) = points(rows, layer, "state_bytes"), points(rows, layer, "seconds")
     late = [(tokens, time) for tokens, time in zip(x, seconds, strict=True) if 10 * tokens >= x[-1]]

@@ -9,9 +9,8 @@ Both layers stand behind a convolution, which hands a signal on to the next few 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +18,10 @@ from torch.nn import functional
 
 from ssm_edu.experiments import figures
 from ssm_edu.experiments._layers import Model
-from ssm_edu.experiments._training import generator, one_thread, right
-from ssm_edu.experiments.result import Progress, Result, Size
-from ssm_edu.experiments.selective_copying import SIZES, Settings, trained
-from ssm_edu.torch import selective_scan_fn
+from ssm_edu.experiments._probe import quantities, sampled, setting, watched
+from ssm_edu.experiments._training import generator, one_thread, right, trained
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, sized
+from ssm_edu.experiments.selective_copying import SIZES, Settings
 
 TITLE = "What Δ does on noise"
 QUESTION = "Does Δ grow on noise, to forget it (Article 1), or on what is to be remembered (Article 2)?"
@@ -30,22 +29,10 @@ PAPER = "a GPU: the selective model of selective_copying at the paper's size, an
 AFTER, BEFORE = "noise after it", "noise before any"
 NEAR = ("signal", "noise, signal in reach")
 KINDS = (*NEAR, AFTER, BEFORE)
-QUANTITIES = ("delta", "decay", "written")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LARGE = 10.0  # Article 1's number for a Δ that forgets
 EFFECTS = {"large": 0.71, "medium": 0.64, "small": 0.56}  # Vargha and Delaney's words for a superiority from there on
 TEXTS, TOKENS = 64, 512  # to look at, and at most so many tokens of each kind in them
-
-Change = Callable[[Tensor], Tensor]
-
-
-class Seen(NamedTuple):
-    """What a layer's scan is given: u and Δ (batch, inner, length), B (batch, state, length), A (inner, state)."""
-
-    u: Tensor
-    delta: Tensor
-    B: Tensor
-    A: Tensor
 
 
 @one_thread()
@@ -54,21 +41,16 @@ def run(size: Size, *, device: str, seed: int, progress: Progress) -> Result:
 
     Raises:
         ValueError: another size.
+        CannotRun: the paper's size is asked for on a CPU.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
-    settings = SIZES[size]
-
-    def tell(share: float, note: str) -> None:
-        progress.advance(0.95 * share, note)
-
-    model, _ = trained(settings, "S6", device, seed, tell)
+    settings = sized(SIZES, size, device)
+    model, _ = trained(settings, "S6", device, seed, progress.part(0, 0.95))
     rows = measure(model, settings, generator(seed + 1, device))
     return Result("forgetting", size, seed, device, asdict(settings), rows, findings(settings, rows))
 
 
 @torch.no_grad()
-def measure(model: Model, settings: Settings, rng: torch.Generator) -> list[dict[str, Any]]:
+def measure(model: Model, settings: Settings, rng: torch.Generator) -> Rows:
     """Rows of quantiles, of each kind of token against noise after a signal, and of interventions on Δ.
 
     That noise is the articles': their sequence begins with what is useful. Noise before any signal finds an empty
@@ -80,14 +62,14 @@ def measure(model: Model, settings: Settings, rng: torch.Generator) -> list[dict
     _, seen = watched(model, tokens)
     rows = []
     for layer, scan in enumerate(seen, start=1):
-        found = {kind: quantities(scan, sampled(place, rng)) for kind, place in where.items()}
+        found = {kind: quantities(scan, sampled(place, TOKENS, rng)) for kind, place in where.items()}
         rows += [
             row("quantiles", layer, kind, name, tokens=len(x), **quantiles(x))
             for kind, values in found.items()
             for name, x in values.items()
         ]
         noise = found.pop(AFTER)
-        found["near"] = quantities(scan, sampled(near, rng))
+        found["near"] = quantities(scan, sampled(near, TOKENS, rng))
         rows += [
             row("effect", layer, kind, name, tokens=len(x), **effect(superiority(x, noise[name])))
             for kind, values in found.items()
@@ -100,7 +82,7 @@ def effect(each: Tensor) -> dict[str, float]:
     return {"superiority": each.mean().item(), "channels_above": (each > 0.5).double().mean().item()}
 
 
-def interventions(model: Model, tokens: Tensor, answers: Tensor, near: Tensor, far: Tensor) -> list[dict[str, Any]]:
+def interventions(model: Model, tokens: Tensor, answers: Tensor, near: Tensor, far: Tensor) -> Rows:
     """How well the model copies with Δ set by hand, in all layers and in each."""
     rows = []
     for name, (place, value) in {
@@ -114,11 +96,6 @@ def interventions(model: Model, tokens: Tensor, answers: Tensor, near: Tensor, f
             share = right(logits[:, -answers.shape[1] :], answers).double().mean().item()
             rows.append(row("intervention", only, name, "delta", tokens=answers.numel(), accuracy=share))
     return rows
-
-
-def setting(place: Tensor, value: float) -> Change:
-    """Δ with this value at the marked places (batch, length)."""
-    return lambda delta: delta.masked_fill(place[:, None], value)
 
 
 def row(what: str, layer: int | None, kind: str, quantity: str, **found: Any) -> dict[str, Any]:
@@ -138,39 +115,6 @@ def kinds(settings: Settings, tokens: Tensor, reach: int) -> dict[str, Tensor]:
     begun = signal.cumsum(1) > 0
     masks = (signal, noise & in_reach, noise & ~in_reach & begun, noise & ~begun)
     return dict(zip(KINDS, masks, strict=True))
-
-
-def watched(
-    model: Model, tokens: Tensor, change: Change = lambda delta: delta, only: int | None = None
-) -> tuple[Tensor, list[Seen]]:
-    """The model's logits, and what the scan of each layer meets, with Δ changed in one layer (from 1), or in all."""
-    x, seen = model.embedding(tokens), []
-    for layer, (norm, mixer) in enumerate(zip(model.norms, model.mixers, strict=True), start=1):
-        u, z = mixer.before_the_scan(norm(x))
-        raw, B, C = mixer.select(u)
-        delta = functional.softplus(raw + mixer.dt_proj.bias[:, None])
-        if only in (None, layer):
-            delta = change(delta)
-        seen.append(Seen(u, delta, B, mixer.A))
-        y = selective_scan_fn(u, delta, mixer.A, B, C, mixer.D, z=z)
-        x = x + mixer.out_proj(y.transpose(1, 2))
-    return model.head(model.norm(x)), seen
-
-
-def sampled(place: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows and columns of at most `TOKENS` of the marked places."""
-    found = place.nonzero()
-    chosen = torch.randperm(len(found), generator=rng, device=rng.device)[:TOKENS]
-    return found[chosen, 0], found[chosen, 1]
-
-
-def quantities(seen: Seen, places: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Each of `QUANTITIES` at these tokens, (tokens, channels); exp(ΔA) and |B̄u| for each state of a channel."""
-    text, time = places
-    u, delta, B = seen.u[text, :, time], seen.delta[text, :, time], seen.B[text, :, time]
-    decay = torch.exp(delta[..., None] * seen.A)
-    written = ((delta * u)[..., None] * B[:, None]).abs()
-    return {"delta": delta, "decay": decay.flatten(1), "written": written.flatten(1)}
 
 
 def quantile_name(q: float) -> str:
@@ -193,7 +137,7 @@ def superiority(signal: Tensor, noise: Tensor) -> Tensor:
     return ((below + not_above) / 2).mean(1) / ordered.shape[1]
 
 
-def findings(settings: Settings, rows: list[dict[str, Any]]) -> list[str]:
+def findings(settings: Settings, rows: Rows) -> list[str]:
     """Δ near a signal and on noise in each layer, whose reading that is, and what the model can do without."""
     medians = {(r["layer"], r["kind"]): r["q50"] for r in rows if (r["what"], r["quantity"]) == ("quantiles", "delta")}
     before = effects(rows, BEFORE)
@@ -216,12 +160,12 @@ def findings(settings: Settings, rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def effects(rows: list[dict[str, Any]], kind: str) -> dict[int, dict[str, Any]]:
+def effects(rows: Rows, kind: str) -> dict[int, dict[str, Any]]:
     """By layer, the row of Δ on this kind of token against noise after a signal."""
     return {r["layer"]: r for r in rows if (r["what"], r["kind"], r["quantity"]) == ("effect", kind, "delta")}
 
 
-def verdict(rows: list[dict[str, Any]]) -> str:
+def verdict(rows: Rows) -> str:
     """Whose reading each layer follows."""
     readings = {layer: reading(near["superiority"]) for layer, near in effects(rows, "near").items()}
     if len(set(readings.values())) == 1:
@@ -239,7 +183,7 @@ def reading(share: float) -> str:
     return f"Δ grows on noise and shrinks on signal, as Article 1 says (a {size} effect)"
 
 
-def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown(rows: Rows) -> Rows:
     """What a terminal has room for: Δ on each kind of token, and how often it is larger than on noise after it."""
     spread = [r for r in rows if (r["what"], r["quantity"]) == ("quantiles", "delta")]
     above = {(layer, kind): r["superiority"] for kind in KINDS for layer, r in effects(rows, kind).items()}

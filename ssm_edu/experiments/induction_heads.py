@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ssm_edu.experiments import figures
 from ssm_edu.experiments._layers import Model
-from ssm_edu.experiments._training import Training, generator, one_thread, right, seeded, train
-from ssm_edu.experiments.result import Progress, Result, Size
+from ssm_edu.experiments._training import Training, curve_rows, generator, one_thread, outcome_row, right, trained
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, sized
 
 TITLE = "Induction heads"
 QUESTION = "How far beyond the length it was trained on does a selective scan remember?"
@@ -94,34 +94,24 @@ def run(size: Size, *, device: str, seed: int, progress: Progress) -> Result:
 
     Raises:
         ValueError: another size.
+        CannotRun: the paper's size is asked for on a CPU.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
-    settings = SIZES[size]
+    settings = sized(SIZES, size, device)
     rows = measure(settings, device, seed, progress)
     return Result("induction_heads", size, seed, device, asdict(settings), rows, findings(settings, rows))
 
 
-def measure(settings: Settings, device: str, seed: int, progress: Progress) -> list[dict[str, Any]]:
+def measure(settings: Settings, device: str, seed: int, progress: Progress) -> Rows:
     """A row for each point of the curve, and one for each length."""
-    with seeded(seed):
-        sizes = {"vocabulary": settings.vocabulary, "width": settings.width, "layers": settings.layers}
-        model = Model("S6", **sizes, d_state=settings.state).to(device)
-    training = 0.8  # of the run, more or less
-
-    def tell(share: float, note: str) -> None:
-        progress.advance(training * share, note)
-
-    curve = train(model, settings.draw, settings.training, generator(seed, device), tell)
-    nothing = {"correct": None, "asked": None}
-    rows = [{"what": "training", "length": settings.length, **point, **nothing} for point in curve]
-    last = curve[-1]["step"]
+    learning = 0.8  # of the run's time, more or less
+    testing = progress.part(learning, 1)
+    model, curve = trained(settings, "S6", device, seed, progress.part(0, learning))
+    rows = curve_rows(curve, length=settings.length)
     for length in settings.lengths:
         correct = remembered(model, settings, length, generator(seed + 1, device))
-        outcome = {"accuracy": correct / settings.texts, "correct": correct, "asked": settings.texts}
-        rows.append({"what": "test", "length": length, "step": last, "loss": None, **outcome})
+        rows.append(outcome_row(curve, correct, settings.texts, length=length))
         done = sum(n for n in settings.lengths if n <= length) / sum(settings.lengths)
-        progress.advance(training + (1 - training) * done, f"length {length}: {outcome['accuracy']:.1%} right")
+        testing.advance(done, f"length {length}: {correct / settings.texts:.1%} right")
     return rows
 
 
@@ -136,7 +126,7 @@ def remembered(model: Model, settings: Settings, length: int, rng: torch.Generat
     return int(right(logits, answers[:, None]).sum())
 
 
-def findings(settings: Settings, rows: list[dict[str, Any]]) -> list[str]:
+def findings(settings: Settings, rows: Rows) -> list[str]:
     """How well it does at its own length, and up to which it holds."""
     tests = {row["length"]: row["accuracy"] for row in rows if row["what"] == "test"}
     steps = next(row["step"] for row in rows if row["what"] == "test")

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ssm_edu.bench import report
 
 Size = Literal["small", "paper"]
+Rows = list[dict[str, Any]]
+Settings = TypeVar("Settings")
 
 
 class CannotRun(Exception):
     """What was asked for needs something that is not here; the message says what."""
+
+
+def sized(sizes: Mapping[Size, Settings], size: Size, device: str) -> Settings:
+    """The settings of this size.
+
+    Raises:
+        ValueError: there is none of this size.
+        CannotRun: the paper's size is asked for on a CPU.
+    """
+    if size not in sizes:
+        raise ValueError(f"size is {size!r}, expected one of {', '.join(sizes)}")
+    if size == "paper" and not device.startswith("cuda"):
+        raise CannotRun(f"the paper's size takes a GPU, but the device is {device!r}; the small size runs on it")
+    return sizes[size]
 
 
 class Progress:
@@ -28,6 +44,10 @@ class Progress:
         """`fraction` of the whole run is done, from 0 to 1; `note` says in a few words what comes next."""
         if self.tell is not None:
             self.tell(fraction, note)
+
+    def part(self, start: float, end: float, label: str = "") -> Progress:
+        """For a part of the run, whose own fractions run from 0 to 1; each of its notes begins with the label."""
+        return Progress(lambda fraction, note: self.advance(start + (end - start) * fraction, label + note))
 
 
 def machine() -> dict[str, Any]:
@@ -71,7 +91,7 @@ class Result:
     seed: int
     device: str
     settings: dict[str, Any]
-    measured: list[dict[str, Any]]
+    measured: Rows
     findings: list[str]
     machine: dict[str, Any] = field(default_factory=machine)
     date: str = field(default_factory=now)

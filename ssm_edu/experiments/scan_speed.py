@@ -14,11 +14,10 @@ import torch
 from ssm_edu.bench.report import time_text
 from ssm_edu.experiments import clock, figures
 from ssm_edu.experiments.operations import OPERATIONS, OURS, Operation, Setting
-from ssm_edu.experiments.result import CannotRun, Progress, Result, Size
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, sized
 
 TITLE = "Speed of the scan"
 QUESTION = "How fast is the selective scan beside torch's scans, an FFT convolution and attention? (Mamba, Figure 8)"
-NEEDS = "torch; a GPU for --paper"
 PAPER = "a GPU: 1024 channels, bfloat16 and float32, lengths from 512 to 524,288."
 
 SIZES: dict[Size, dict[str, Any]] = {
@@ -34,12 +33,10 @@ def run(size: Size, *, device: str, seed: int, progress: Progress, lengths: list
     Raises:
         CannotRun: the paper's size is asked for on a CPU.
     """
-    if size == "paper" and not device.startswith("cuda"):
-        raise CannotRun(f"device is {device!r}, expected cuda: the paper's size takes a GPU")
-    settings = SIZES[size] | {"batch": 1, "longest": LONGEST}
+    settings = sized(SIZES, size, device) | {"batch": 1, "longest": LONGEST}
     settings["lengths"] = lengths or settings["lengths"]
     torch.manual_seed(seed)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     total = len(settings["dtypes"]) * len(OPERATIONS) * len(settings["lengths"])
     with torch.no_grad():
         for dtype in settings["dtypes"]:
@@ -73,13 +70,13 @@ def time_one(operation: Operation, setting: Setting, length: int) -> dict[str, A
     return clock.timed(lambda: operation.call(*inputs), setting.device, by=clock.kernels).row
 
 
-def times(rows: list[dict[str, Any]], operation: str, dtype: str) -> dict[int, float]:
+def times(rows: Rows, operation: str, dtype: str) -> dict[int, float]:
     """Seconds by length, where there are any."""
     mine = [row for row in rows if (row["operation"], row["dtype"]) == (operation, dtype)]
     return {row["length"]: row["seconds"] for row in mine if "seconds" in row}
 
 
-def findings(rows: list[dict[str, Any]]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """Sentences, from the rows."""
     found = []
     for dtype in dict.fromkeys(row["dtype"] for row in rows):

@@ -7,7 +7,6 @@ Source: Mamba, §4.1.1 and Table 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ssm_edu.experiments import figures
-from ssm_edu.experiments._layers import LAYERS, Model
-from ssm_edu.experiments._training import Training, accuracy, generator, one_thread, seeded, train
-from ssm_edu.experiments.result import Progress, Result, Size
+from ssm_edu.experiments._layers import LAYERS
+from ssm_edu.experiments._training import Training, accuracy, curve_rows, generator, one_thread, outcome_row, trained
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, sized
 
 TITLE = "Selective copying"
 QUESTION = "Is it selectivity that lets a model copy tokens out of noise?"
@@ -88,48 +87,25 @@ def run(size: Size, *, device: str, seed: int, progress: Progress) -> Result:
 
     Raises:
         ValueError: another size.
+        CannotRun: the paper's size is asked for on a CPU.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
-    settings = SIZES[size]
+    settings = sized(SIZES, size, device)
     rows = measure(settings, device, seed, progress)
     return Result("selective_copying", size, seed, device, asdict(settings), rows, findings(settings, rows))
 
 
-def measure(settings: Settings, device: str, seed: int, progress: Progress) -> list[dict[str, Any]]:
+def measure(settings: Settings, device: str, seed: int, progress: Progress) -> Rows:
     """A row for each point of the curves, and one for each test."""
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for i, kind in enumerate(LAYERS):
-
-        def tell(share: float, note: str, done: int = i, kind: str = kind) -> None:
-            progress.advance((done + share) / len(LAYERS), f"{kind}: {note}")
-
-        model, curve = trained(settings, kind, device, seed, tell)
-        correct, asked = accuracy(
-            model, settings.draw, settings.texts, settings.training.batch, generator(seed + 1, device)
-        )
-        rows += [{"what": "training", "layer": kind, **point, "correct": None, "asked": None} for point in curve]
-        last = {"step": curve[-1]["step"], "loss": None, "accuracy": correct / asked}
-        rows.append({"what": "test", "layer": kind, **last, "correct": correct, "asked": asked})
+        part = progress.part(i / len(LAYERS), (i + 1) / len(LAYERS), f"{kind}: ")
+        model, curve = trained(settings, kind, device, seed, part)
+        correct, asked = accuracy(model, settings, settings.texts, generator(seed + 1, device))
+        rows += [*curve_rows(curve, layer=kind), outcome_row(curve, correct, asked, layer=kind)]
     return rows
 
 
-def trained(
-    settings: Settings, kind: str, device: str, seed: int, tell: Callable[[float, str], None]
-) -> tuple[Model, list[dict[str, Any]]]:
-    """The model and its curve."""
-    model = untrained(settings, kind, device, seed)
-    return model, train(model, settings.draw, settings.training, generator(seed, device), tell)
-
-
-def untrained(settings: Settings, kind: str, device: str, seed: int) -> Model:
-    """The model as training finds it: the same on every device."""
-    sizes = {"vocabulary": settings.vocabulary, "width": settings.width, "layers": settings.layers}
-    with seeded(seed):
-        return Model(kind, **sizes, d_state=settings.state).to(device)
-
-
-def findings(settings: Settings, rows: list[dict[str, Any]]) -> list[str]:
+def findings(settings: Settings, rows: Rows) -> list[str]:
     """What the tests say, and whether selectivity made the difference."""
     tests = {row["layer"]: row for row in rows if row["what"] == "test"}
     shares = {kind: row["accuracy"] for kind, row in tests.items()}

@@ -7,25 +7,20 @@ loop over time that keeps all Ā, B̄u and states for the way back, and there ma
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssm_edu import torch as ssm_edu_torch
 from ssm_edu.bench.report import time_text
 from ssm_edu.experiments import clock, figures
-from ssm_edu.experiments.result import CannotRun, Progress, Result, Size, bytes_text
+from ssm_edu.experiments._hugging_face import FAST, SLOW, build, distance, gradients, loss, random_tokens
+from ssm_edu.experiments.result import Progress, Result, Rows, Size, bytes_text, sized
 
 TITLE = "A training step"
 QUESTION = "What does the drop-in bring a training step of a 130M Mamba, in time and in memory?"
-NEEDS = "torch, transformers; a GPU for --paper"
+NEEDS = "torch, transformers"
 PAPER = "a GPU: 24 layers of width 768 on texts of 2048 tokens, 8 of them at once or as many as fit."
 
 SIZES: dict[Size, dict[str, Any]] = {
@@ -42,103 +37,16 @@ SIZES: dict[Size, dict[str, Any]] = {
 }
 COMMON = {"state_size": 16, "expand": 2, "conv_kernel": 4, "tie_word_embeddings": True, "use_cache": False}
 DTYPES = ("float32", "bfloat16")  # the latter by autocast
-MODELLING = "transformers.models.mamba.modeling_mamba"
-KERNELS = ("mamba_ssm", "causal_conv1d")
-SLOW, FAST = "own scan", "drop-in"
-Gradients = dict[str, torch.Tensor]
 SHORT = 64  # tokens on which the two are compared
 # How often as far from each other the two may be as the gradients of weights that differ in their last bit: the two
 # round in several places, those only in the weights.
 ALLOWED = 4
 
 
-class Scans(TorchDispatchMode):
-    """Counts our scans."""
-
-    count = 0
-
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += "ssm_edu.selective_scan.default" in str(op)
-        return op(*args, **(kwargs or {}))
-
-
-@contextmanager
-def modelling(path: str) -> Iterator[Any]:
-    """Hugging Face's module of Mamba, imported where it finds the drop-in, or no kernels at all; then as before.
-
-    Of `mamba_ssm` and `causal_conv1d` it sees nothing, even where they are installed.
-    """
-    importlib.import_module("transformers.models.mamba")
-    hidden = {name: sys.modules.pop(name, None) for name in (MODELLING, *KERNELS)}
-    try:
-        absent: Any = dict.fromkeys(KERNELS)
-        sys.modules.update(absent)  # with None there, their import fails
-        if path == FAST:
-            ssm_edu_torch.install()
-        yield importlib.import_module(MODELLING)
-    finally:
-        if path == FAST:
-            ssm_edu_torch.uninstall()
-        for name, module in hidden.items():
-            sys.modules.pop(name, None)
-            if module is not None:
-                sys.modules[name] = module
-
-
-def build(path: str, settings: dict[str, Any], device: str, seed: int) -> Any:
-    """The model, with weights of the seed, to be trained.
-
-    Raises:
-        CannotRun: transformers is not installed.
-    """
-    try:
-        transformers = importlib.import_module("transformers")
-    except ImportError as error:
-        raise CannotRun("training_step needs transformers: pip install transformers") from error
-    transformers.logging.set_verbosity_error()  # it warns of kernels that are missing on purpose
-    torch.manual_seed(seed)
-    with modelling(path) as module:
-        return module.MambaForCausalLM(transformers.MambaConfig(**settings["model"])).to(device).train()
-
-
-def random_tokens(batch: int, length: int, settings: dict[str, Any], device: str, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(settings["model"]["vocab_size"], (batch, length), generator=generator).to(device)
-
-
-def loss(model: Any, tokens: torch.Tensor, dtype: str) -> torch.Tensor:
-    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        return model(tokens, labels=tokens).loss
-
-
-def gradients(path: str, settings: dict[str, Any], device: str, seed: int, *, nudged: bool = False) -> Gradients:
-    """The loss of a short text, and the gradients of all parameters; `nudged`, with each changed in its last bit.
-
-    Raises:
-        RuntimeError: the model does not take the path that is asked for.
-    """
-    model = build(path, settings, device, seed)
-    if nudged:
-        with torch.no_grad():
-            for p in model.parameters():
-                p.mul_(1 + torch.finfo(p.dtype).eps * torch.randn_like(p).sign())
-    with Scans() as scans:
-        value = loss(model, random_tokens(2, SHORT, settings, device, seed), "float32")
-        value.backward()
-    expected = settings["model"]["num_hidden_layers"] if path == FAST else 0
-    if scans.count != expected:
-        raise RuntimeError(f"the {path} called {scans.count} of ssm_edu's scans, expected {expected}")
-    return {"loss": value.detach()} | {name: p.grad for name, p in model.named_parameters()}
-
-
-def distance(found: Gradients, right: Gradients) -> float:
-    """The greatest difference in any of them, in units of the largest number in that."""
-    return torch.stack([(found[name] - x).abs().max() / x.abs().max() for name, x in right.items()]).max().item()
-
-
 def time_step(path: str, dtype: str, batch: int, settings: dict[str, Any], device: str, seed: int) -> dict[str, Any]:
     """Forward, backward and AdamW, and the most memory that torch holds, the model's own included."""
-    model = build(path, settings, device, seed)
+    config = settings["model"]
+    model = build(path, config, device, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(tokens: torch.Tensor) -> None:
@@ -146,8 +54,8 @@ def time_step(path: str, dtype: str, batch: int, settings: dict[str, Any], devic
         loss(model, tokens, dtype).backward()
         optimizer.step()
 
-    step(random_tokens(1, SHORT, settings, device, seed))
-    tokens = random_tokens(batch, settings["length"], settings, device, seed)
+    step(random_tokens(config, 1, SHORT, device, seed))
+    tokens = random_tokens(config, batch, settings["length"], device, seed)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     # what takes minutes is not run twice for a warm-up: the short step was one
@@ -163,17 +71,18 @@ def run(size: Size, *, device: str, seed: int, progress: Progress) -> Result:
     Raises:
         CannotRun: the paper's size is asked for on a CPU, or transformers is not installed.
     """
-    if size == "paper" and not device.startswith("cuda"):
-        raise CannotRun(f"device is {device!r}, expected cuda: the paper's size takes a GPU")
-    settings = SIZES[size] | {"model": SIZES[size]["model"] | COMMON}
-    settings["parameters"] = sum(p.numel() for p in build(SLOW, settings, "cpu", seed).parameters())
+    settings = sized(SIZES, size, device)
+    config = settings["model"] | COMMON
+    settings = settings | {"model": config}
+    settings["parameters"] = sum(p.numel() for p in build(SLOW, config, "cpu", seed).parameters())
     settings["transformers"] = importlib.metadata.version("transformers")
     progress.advance(0, "loss and gradients of both")
-    right = gradients(SLOW, settings, device, seed)
-    settings["last_bit"] = distance(gradients(SLOW, settings, device, seed, nudged=True), right)
-    settings["distance"] = distance(gradients(FAST, settings, device, seed), right)
+    tokens = random_tokens(config, 2, SHORT, device, seed)
+    right = gradients(SLOW, config, tokens, seed)
+    settings["last_bit"] = distance(gradients(SLOW, config, tokens, seed, nudged=True), right)
+    settings["distance"] = distance(gradients(FAST, config, tokens, seed), right)
     del right
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
 
     def measure(path: str, dtype: str, batch: int) -> dict[str, Any]:
         progress.advance(0.1 + 0.9 * len(rows) / (3 * len(DTYPES) + 4), f"{path}, {dtype}, batch {batch}")
@@ -193,7 +102,7 @@ def run(size: Size, *, device: str, seed: int, progress: Progress) -> Result:
     return Result("training_step", size, seed, device, settings, rows, findings(rows, settings))
 
 
-def findings(rows: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
+def findings(rows: Rows, settings: dict[str, Any]) -> list[str]:
     """Sentences, from the rows."""
     far, last_bit = settings["distance"], settings["last_bit"]
     differ = (

@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssm_edu.arrays import positive_integer
 from ssm_edu.atlas import mamba as atlas_mamba
-from ssm_edu.atlas import s6
+from ssm_edu.torch import weights
 from ssm_edu.torch.arguments import check_shape, precision
 from ssm_edu.torch.convolution import causal_conv1d_fn, causal_conv1d_update
 from ssm_edu.torch.decoding import selective_state_update
@@ -208,23 +207,8 @@ class Mamba(nn.Module):
         Raises:
             ValueError: a parameter is absent, or one too many is there.
         """
-        own = {name.removeprefix(prefix): x for name, x in state_dict.items() if name.startswith(prefix)}
-        missing = {"in_proj.weight", "conv1d.weight", "dt_proj.weight", "A_log"} - own.keys()
-        if missing:
-            raise ValueError(f"state_dict has no {', '.join(prefix + name for name in sorted(missing))}")
-        two_inner, d_model = own["in_proj.weight"].shape
-        weight = own["dt_proj.weight"]
-        block = cls(
-            d_model,
-            d_state=own["A_log"].shape[1],
-            d_conv=own["conv1d.weight"].shape[-1],
-            expand=two_inner // (2 * d_model),
-            dt_rank=weight.shape[1],
-            conv_bias="conv1d.bias" in own,
-            bias="in_proj.bias" in own,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        own = weights.under(prefix, state_dict)
+        block = cls(**weights.options(own))
         try:
             block.load_state_dict(own)
         except RuntimeError as error:
@@ -234,19 +218,7 @@ class Mamba(nn.Module):
     @classmethod
     def from_atlas(cls: type[Block], params: atlas_mamba.Parameters) -> Block:
         """The block of NumPy's parameters, in float64 on the CPU."""
-        ssm = params.ssm
-        arrays = {
-            "in_proj.weight": params.W_in,
-            "conv1d.weight": params.conv[:, None, ::-1],
-            "conv1d.bias": params.conv_bias,
-            "x_proj.weight": np.concatenate([ssm.W_down, ssm.W_B, ssm.W_C]),
-            "dt_proj.weight": ssm.W_up,
-            "dt_proj.bias": ssm.delta_bias,
-            "A_log": np.log(-ssm.A),
-            "D": ssm.D,
-            "out_proj.weight": params.W_out,
-        }
-        return cls.from_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        return cls.from_state_dict(weights.from_atlas(params))
 
 
 def to_atlas(block: Mamba) -> atlas_mamba.Parameters:
@@ -255,22 +227,4 @@ def to_atlas(block: Mamba) -> atlas_mamba.Parameters:
     Raises:
         ValueError: in_proj and out_proj have biases, which the block in the atlas lacks.
     """
-    if block.in_proj.bias is not None:
-        raise ValueError("block has biases in in_proj and out_proj, expected one built with bias=False")
-    own = {name: x.detach().double().cpu() for name, x in block.state_dict().items()}
-    W_down, W_B, W_C = own["x_proj.weight"].split([block.dt_rank, block.d_state, block.d_state])
-    return atlas_mamba.Parameters(
-        W_in=own["in_proj.weight"].numpy(),
-        conv=own["conv1d.weight"][:, 0].flip(-1).numpy(),
-        conv_bias=own.get("conv1d.bias", torch.zeros_like(own["D"])).numpy(),
-        ssm=s6.Parameters(
-            A=-own["A_log"].exp().numpy(),
-            D=own["D"].numpy(),
-            W_B=W_B.numpy(),
-            W_C=W_C.numpy(),
-            W_down=W_down.numpy(),
-            W_up=own["dt_proj.weight"].numpy(),
-            delta_bias=own["dt_proj.bias"].numpy(),
-        ),
-        W_out=own["out_proj.weight"].numpy(),
-    )
+    return weights.to_atlas(block.state_dict())
