@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -260,6 +261,20 @@ def test_wrong_outputs_are_failures_with_a_message(wrong: Callable[..., Any], me
     assert "problem_from(seed=0, shape=(1, 1, 1, " in report.results[0].counterexample
 
 
+def test_a_message_says_where_in_the_scan_and_never_where_in_the_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def divides(*args: Any, **kwargs: Any) -> Any:
+        return 1 / 0
+
+    def message(scan: Callable[..., Any]) -> str:
+        return check(scan, properties=["equals the oracle"]).results[0].message
+
+    line = divides.__code__.co_firstlineno + 1
+    for folder, file in ((ROOT, "tests/test_conformance.py"), (ROOT / "docs", __file__)):
+        monkeypatch.chdir(folder)
+        assert message(divides).endswith(f"division by zero ({file}:{line})")
+    assert message(lambda u: u).endswith("; a scan that has no such thing is checked --without last_state")
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [
@@ -476,7 +491,8 @@ def test_one_line_in_a_test_file(tmp_path: Path) -> None:
         str(tmp_path),
         str(tmp_path),
     ]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, timeout=120)
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": paths}, timeout=120)
     assert run.returncode == 1
     assert "groups are copies: channels that share a B or C" in run.stdout
     assert "problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=2, groups_C=2)" in run.stdout

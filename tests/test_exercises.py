@@ -200,9 +200,11 @@ def test_as_a_script(tmp_path):
     solution = (FOLDER / "solutions" / gap.name).read_text("utf-8")
     solved.write_text(text.replace("\n\ndef check", f"\n{solution}\n\ndef check"), "utf-8")
 
+    paths = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
+
     def script(path):
         run = [sys.executable, str(path)]
-        return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(FOLDER)})
+        return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
 
     unsolved, right = script(gap), script(solved)
     assert unsolved.returncode == 1

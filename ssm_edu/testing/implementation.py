@@ -5,6 +5,7 @@ Outputs are dictionaries of arrays by name, found, expected and tolerated ones a
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ import numpy as np
 from ssm_edu.selective import Gradients, reference
 from ssm_edu.selective.problem import make_problem
 from ssm_edu.testing.frameworks import Framework
+from ssm_edu.testing.paths import from_here
 from ssm_edu.testing.recipes import Array
 
+HOME = os.path.dirname(__file__) + os.sep
 Outputs = dict[str, Array]
 Arrays = Mapping[str, Any]
 
@@ -122,9 +125,7 @@ class Implementation:
             with np.errstate(all="ignore"):
                 return function(*args, **kwargs)
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            words = f"{what} raised {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
-            raise Failure(words + _hint(error)) from error
+            raise Failure(f"{what} raised {type(error).__name__}: {error}{_where(error)}{_hint(error)}") from error
 
     def read(self, name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
         """An output as a NumPy array, if it is what it should be."""
@@ -166,6 +167,12 @@ FEATURES_OF_ARGUMENTS = {
     "D": "D",
     "z": "z",
 }
+
+
+def _where(error: Exception) -> str:
+    """The innermost line that is not the kit's own; there is none where the call itself does not fit."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(HOME)]
+    return f" ({from_here(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
 
 
 def _hint(error: Exception) -> str:

@@ -116,7 +116,7 @@ COMMANDS: dict[str, Here | Step | OnGpu | Smaller] = {
     "make lint": Step(".ci/run", "make lint\n"),
     "pip install .": Step(".ci/run", 'pip install --quiet --disable-pip-version-check "$wheel"/*.whl'),
     "pip install '.[gpu]'": Step("Makefile", "'.[test,gpu]'"),
-    "pip install 'ssm-edu[simulator]'": Step("Makefile", "'.[dev]'"),
+    "pip install '.[simulator]'": Step("Makefile", "'.[dev]'"),
     "ssm-edu doctor": Step(".ci/run", "venv/bin/ssm-edu doctor\n"),
     "ssm-edu derive ZOH-4 --verbose": Here(".", 0, "1 proved, .*none out of place"),
     "ssm-edu check mymodule:my_scan --backward mymodule:my_scan_backward": Here(

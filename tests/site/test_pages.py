@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,24 @@ def test_no_link_is_broken(site: Path) -> None:
 
 def test_nothing_is_loaded_from_another_host(site: Path) -> None:
     assert list(loads_from_elsewhere(site)) == []
+
+
+def paths_of_the_build(site: Path, folder: Path) -> Iterator[str]:
+    """The pages that show where they were built."""
+    for page in pages(site):
+        found = re.search(rf"{re.escape(escape(str(folder)))}[/\w.-]*", (site / page).read_text("utf-8"))
+        if found:
+            yield f"{page}: {found[0]}"
+
+
+def test_no_page_says_where_it_was_built(site: Path) -> None:
+    assert list(paths_of_the_build(site, ROOT)) == []
+
+
+def test_the_place_of_the_build_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<p>wrong (/home/me/R&amp;D/scan.py:12), right (scan.py:12)</p>", "utf-8")
+    assert list(paths_of_the_build(tmp_path, Path("/home/me/R&D"))) == ["index.html: /home/me/R&amp;D/scan.py"]
+    assert list(paths_of_the_build(tmp_path, Path("/home/you"))) == []
 
 
 def test_broken_links_and_foreign_loads_are_seen(tmp_path: Path) -> None:

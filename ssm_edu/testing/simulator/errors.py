@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, no_type_check
 
+from ssm_edu.testing.paths import from_here
+
 HOME = os.path.dirname(__file__) + os.sep
 
 
@@ -88,12 +90,8 @@ def source_of(code: CodeType, lasti: int) -> str:
 
 def place(code: CodeType, lasti: int) -> str:
     """`file:line` and its text; the path is relative where it lies under the working directory."""
-    path = code.co_filename
-    if not path.startswith("<"):
-        relative = os.path.relpath(path)
-        path = path if relative.startswith(os.pardir) else relative
     text = source_of(code, lasti)
-    return f"{path}:{line_of(code, lasti)}" + (f" `{text}`" if text else "")
+    return f"{from_here(code.co_filename)}:{line_of(code, lasti)}" + (f" `{text}`" if text else "")
 
 
 @functools.cache
