@@ -114,10 +114,31 @@ def test_the_summary_has_a_row_for_each_case():
     assert [line.count("|") for line in lines[:4]] == [11] * 4
     fp32, bf16 = lines[2:4]
     share = work(LAYER, "forward").floor(RATES) / 0.4e-3
-    assert fp32.startswith(f"| 8, 2048, 2048 | float32 | 0.4 | 0.18 | {share:.0%} | 3.00 | ~~1~~ ✗ |")
-    assert "| bfloat16 | 0.2 ¹ |" in bf16
+    assert fp32.startswith(f"| 8, 2048, 2048 | float32 | 0.400 | 0.180 | {share:.0%} | 3.00 | ~~1.00~~ ✗ |")
+    assert "| bfloat16 | 0.200 ¹ |" in bf16
     assert lines[-1].startswith("¹ ")
     assert tables.shape_text(LONG) == "1, 1024, 131072; state 64; group 8"
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [
+        (0.04125, 3, "0.0413"),
+        (0.18, 3, "0.180"),
+        (1.6, 3, "1.60"),
+        (12.06, 3, "12.1"),
+        (100, 3, "100"),
+        (999.4, 3, "999"),
+        (999.6, 3, "1000"),
+        (12345.6, 3, "12346"),
+        (0.06, 2, "0.060"),
+        (99.6, 2, "100"),
+        (539, 4, "539.0"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_its_neighbours(number, digits, text):
+    assert tables.figures(number, digits) == text
+    assert digits != 3 or tables.milliseconds(number / 1000) == text
 
 
 OUT_OF_MEMORY = (
@@ -157,6 +178,41 @@ def test_the_page_names_machine_rates_and_ladder():
     assert "(h100.svg)" in tables.page({"h100": report()}, {"h100"})
 
 
+GIVEN = """{
+ "report": "new", "gpu": "another GPU", "date": "2026-10", "source": "by a friend", "milliseconds": {
+  "8, 2048, 2048": {"float32": {"forward": 1.10, "backward": 13.0}, "bfloat16": {"forward": 0.051}},
+  "1, 2, 3": {"float32": {"forward": 2.00}}
+ }
+}
+"""
+
+
+@pytest.fixture
+def given_file(tmp_path):
+    file = tmp_path / tables.FILE
+    file.write_text(GIVEN, encoding="utf-8")
+    return file
+
+
+def test_times_that_were_given_keep_their_digits_and_their_source(given_file):
+    table, _, words = tables.beside(report(), tables.Given.load(given_file)).partition("\n\n")
+    assert table.splitlines() == [
+        "| batch, dim, length | float32 forward | mamba_ssm | float32 backward | mamba_ssm "
+        "| bfloat16 forward | mamba_ssm | bfloat16 backward | mamba_ssm |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| 8, 2048, 2048 | 0.400 | 1.10 | ~~1.00~~ ✗ | 13.0 | 0.200 ¹ | 0.051 | – | – |",
+        "| 1, 2, 3 | – | 2.00 | – | – | – | – | – | – |",
+    ]
+    assert words == f"¹ {tables.WAITED}.\n\nMilliseconds. `mamba_ssm`: another GPU, 2026-10; by a friend.\n"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"report": "new"}', GIVEN.replace('"date"', '"day"')])
+def test_another_file_holds_no_times(given_file, text):
+    given_file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mamba_ssm\.json: no times"):
+        tables.Given.load(given_file)
+
+
 @pytest.fixture
 def project(tmp_path):
     """A project with two reports and a README that shows the newer one, and the other by name."""
@@ -181,7 +237,7 @@ def test_tables_are_written_and_then_stale_when_touched(project, capsys):
     assert text.index("before") < text.index("GPU of tests") < text.index("between") < text.index("older GPU")
     assert "typed in" not in text
     assert text.endswith("after\n")
-    readme.write_text(text.replace("| 0.4 |", "| 0.3 |", 1), encoding="utf-8")
+    readme.write_text(text.replace("| 0.400 |", "| 0.300 |", 1), encoding="utf-8")
     assert tables.stale(project) == [readme]
     page.unlink()
     assert tables.stale(project) == [readme, page]
@@ -189,10 +245,31 @@ def test_tables_are_written_and_then_stale_when_touched(project, capsys):
     assert "stale" in capsys.readouterr().out
 
 
+def test_times_that_were_given_stand_in_the_notes_and_below_their_report(project):
+    notes, file = project / "docs/notes.md", project / tables.FOLDER / tables.FILE
+    notes.write_text("before\n<!-- bench:beside -->\ntyped in\n<!-- bench:end -->\nafter\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bench:beside -->: docs.*mamba_ssm\.json is not there"):
+        tables.stale(project)
+    file.write_text(GIVEN, encoding="utf-8")
+    assert tables.main(["--write"], project) == 0
+    table = tables.beside(report(), tables.Given.load(file))
+    assert notes.read_text("utf-8") == f"before\n<!-- bench:beside -->\n{table}<!-- bench:end -->\nafter\n"
+    newer, _, older = (project / "README.md").read_text("utf-8").partition("between")
+    assert "In the first row `mamba_ssm`'s CUDA C++ took 1.10 ms forward and 13.0 ms backward" in newer
+    assert "In the first row" not in older
+    file.write_text(GIVEN.replace("1.10", "1.20"), encoding="utf-8")
+    assert tables.stale(project) == [project / "README.md", notes]
+    file.write_text(GIVEN.replace("8, 2048, 2048", "8, 2048, 1024"), encoding="utf-8")
+    assert tables.given_text(report(), tables.Given.load(file)) == ""
+    file.write_text(GIVEN.replace('"new"', '"newest"'), encoding="utf-8")
+    with pytest.raises(ValueError, match="beside -->: found no report newest, expected one of new, old"):
+        tables.stale(project)
+
+
 def test_a_marker_that_names_no_report_is_an_error(project):
     readme = project / "README.md"
     readme.write_text(readme.read_text("utf-8").replace("begin old", "begin h200"), encoding="utf-8")
-    with pytest.raises(ValueError, match="h200 -->: expected one of new, old"):
+    with pytest.raises(ValueError, match="h200 -->: found no report h200, expected one of new, old"):
         tables.stale(project)
 
 

@@ -16,6 +16,7 @@ from ssm_kernels import ladder
 from ssm_edu.bench.device.run import LADDER
 from ssm_edu.bench.floors import Rates
 from ssm_edu.bench.results import OURS, THEIRS, Report, Result
+from ssm_edu.bench.tables import milliseconds
 
 DOCS = Path(__file__).parent.parent / "docs"
 DIRECTIONS = ("forward", "backward")
@@ -214,7 +215,7 @@ def test_the_table_of_all_rungs(direction, page):
     found = r"^\| (\w+) \| .*? \| (.*?) \| (.*?) \|"
     rows = re.findall(found, page.whole_markdown(direction, measured()), re.MULTILINE)
     numbers = [r.number for r in getattr(ladder, direction.upper())]
-    times = [f"{1e3 * 10e-3 / (k + 1):.3g}" for k in range(len(numbers))]
+    times = [milliseconds(10e-3 / (k + 1)) for k in range(len(numbers))]
     gains = ["–", *(f"×\u00a0{(k + 1) / k:.2f}" for k in range(1, len(numbers)))]
     assert rows[1:] == list(zip(numbers, times, gains, strict=True))
     assert page.whole_markdown(direction, None).count("not measured yet") == len(times)
@@ -267,7 +268,7 @@ def test_the_page_on_speed(pages):
     speed, report = pages["speed"], whole_report()
     reports = {"made-up": report}
     floors = speed.floors_of(reports)
-    assert "**0.18** | 0.145" in floors  # float32: 541 MB at 3 TB/s, 537 million exponentials at 3.7·10¹² a second
+    assert "**0.180** | 0.145" in floors  # float32: 541 MB at 3 TB/s, 537 million exponentials at 3.7·10¹² a second
     assert floors.count("8, 2048, 2048") == 2
     assert "1, 2048, 2048" not in floors
     assert speed.host_of(reports) == "In 6 of 6 measurements the GPU takes longer than the call.\n"
@@ -276,12 +277,12 @@ def test_the_page_on_speed(pages):
     assert host.startswith("In 5 of 6 measurements the GPU takes longer than the call. In the others:\n\n| batch")
     assert host.endswith("| 8, 2048, 2048 | float32 | forward | 1500 | 1000 | 40 | 2500 |\n")
     summary = speed.summary_of(reports)
-    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 0.18 | 18% | 2.5 | 2.50 |") == 1
-    assert summary.count("| 8, 2048, 2048 | float32 | 1 | 0.315 | 31% | 2.5 | 2.50 |") == 1
+    assert summary.count("| 8, 2048, 2048 | float32 | 1.00 | 0.180 | 18% | 2.50 | 2.50 |") == 1
+    assert summary.count("| 8, 2048, 2048 | float32 | 1.00 | 0.315 | 31% | 2.50 | 2.50 |") == 1
     wrong = replace(report, results=tuple(replace(result, ok=False) for result in report.results))
-    assert "| 8, 2048, 2048 | float32 | ~~1~~ ✗ | 0.18 | – | 2.5 | – |" in speed.summary_of({"made-up": wrong})
+    assert "| 8, 2048, 2048 | float32 | ~~1.00~~ ✗ | 0.180 | – | 2.50 | – |" in speed.summary_of({"made-up": wrong})
     alone = replace(report, results=tuple(alone_of(report)))
-    assert "| 8, 2048, 2048 | float32 | 1 | 0.18 | 18% |\n" in speed.summary_of({"made-up": alone})
+    assert "| 8, 2048, 2048 | float32 | 1.00 | 0.180 | 18% |\n" in speed.summary_of({"made-up": alone})
     assert f"`{THEIRS}` in 6 of 6 rows: not installed" in speed.summary_of({"made-up": alone})
     assert THEIRS not in speed.host_of({"made-up": alone})
     assert "GPU of tests" in speed.summary_of(reports)

@@ -20,9 +20,9 @@ from drawings import (
     thread_per_state,
     tiles,
 )
-from ssm_kernels.backward import quads as by_quads
 from ssm_kernels.backward import rung4_block_scan as backward4
 from ssm_kernels.backward import rung5_warp_shuffles as backward5
+from ssm_kernels.backward.quads import parts
 from ssm_kernels.forward import rung3_shared_tiles as forward3
 from ssm_kernels.forward import rung5_warp_shuffles as forward5
 
@@ -226,7 +226,7 @@ def bytes_by_quads(state: int) -> float:
     The summary reads 4 rows and the maps, and leaves a state and ΣΔ a tile. The adjoint reads the rows twice, the maps,
     and those with the chunk's first state; it writes 3 rows, and shares of dB and dC.
     """
-    block, tile = by_quads.channels(by_quads.WARPS), by_quads.TILE
+    block, tile = parts.channels(parts.WARPS), parts.TILE
     summary = 4 + 2 * state / block + (state + 1) / tile
     adjoint = 2 * 4 + 2 * state / block + (2 * state + 1) / tile + 3 + 2 * state / block
     return 4 * (summary + adjoint)

@@ -3,9 +3,9 @@
     python -m ssm_edu.bench.tables            # what is stale; exit code 1 if anything is
     python -m ssm_edu.bench.tables --write    # bring it up to date
 
-docs/benchmarks/README.md is generated whole. In README.md, the lines between `<!-- bench:begin -->` and
-`<!-- bench:end -->` are; `<!-- bench:begin NAME -->` asks for docs/benchmarks/NAME.json, and without a name it is the
-newest report.
+docs/benchmarks/README.md is generated whole. In README.md and docs/notes.md, the lines between `<!-- bench:begin -->`
+and `<!-- bench:end -->` are; `<!-- bench:begin NAME -->` asks for docs/benchmarks/NAME.json, and without a name it is
+the newest report. `<!-- bench:beside -->` asks for our times beside those of :mod:`ssm_edu.bench.given`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from pathlib import Path
 
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.contestants import DIRECTIONS
+from ssm_edu.bench.given import FILE, Given
 from ssm_edu.bench.results import OURS, THEIRS, Report, Result, speedup
 
-MARKED = re.compile(r"(<!-- bench:begin(?: (?P<name>[\w.-]+))? -->\n)(.*?)(<!-- bench:end -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(?P<begin><!-- bench:(?:begin(?: (?P<name>[\w.-]+))?|(?P<beside>beside)) -->\n).*?(?P<end><!-- bench:end -->)",
+    re.DOTALL,
+)
 FOLDER = Path("docs/benchmarks")
+MARKED_FILES = ("README.md", "docs/notes.md")
 WAITED = "the time may hold some of the host's, which did not keep ahead of the GPU"
 NO_ROOM = "the GPU's memory ran out before a time was taken"
 
@@ -33,10 +38,13 @@ def shape_text(case: Case) -> str:
     return text + (f"; group {case.group}" if case.group != 1 else "")
 
 
+def figures(number: float, digits: int = 3) -> str:
+    """`0.0413`, `0.372`, `1.60`, `12.1`: as many significant digits; `1234` without an exponent."""
+    return f"{number:.0f}" if number >= 10**digits - 0.5 else f"{number:#.{digits}g}".rstrip(".")
+
+
 def milliseconds(seconds: float) -> str:
-    """Three figures."""
-    value = seconds * 1e3
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return figures(seconds * 1e3)
 
 
 def time_cell(result: Result | None) -> str:
@@ -122,12 +130,12 @@ def details(report: Report, results: Sequence[Result]) -> str:
                 shape_text(result.case),
                 result.case.format,
                 result.checked,
-                "–" if result.ratio is None else f"{result.ratio:.2g}{'' if result.ok else ' ✗'}",
+                "–" if result.ratio is None else f"{figures(result.ratio, 2)}{'' if result.ok else ' ✗'}",
                 time_cell(result),
                 "–" if result.best is None else milliseconds(result.best),
                 "–" if result.launch is None else f"{result.launch * 1e6:.0f}",
-                f"{work.bytes / 1e6:.4g}",
-                f"{work.exponentials / 1e9:.3g}",
+                figures(work.bytes / 1e6, 4),
+                figures(work.exponentials / 1e9),
                 milliseconds(work.floor(report.rates)),
                 work.limit(report.rates),
                 "–" if share is None else f"{share:.0%}",
@@ -147,6 +155,34 @@ def machine_text(report: Report) -> str:
         f"{rates.exponentials_per_second / 1e12:.2f}·10¹² exponentials a second. CUDA {machine['cuda']}; "
         f"{machine['cpu']}; Python {machine['python']}; {packages}.\n"
     )
+
+
+def beside(report: Report, given: Given) -> str:
+    """A row for each shape that was given: our times and those of `mamba_ssm`, in milliseconds."""
+    columns = [(dtype, way) for dtype in dict.fromkeys(case.format for case in report.cases) for way in DIRECTIONS]
+    cases = {(shape_text(case), case.format): case for case in report.cases}
+    rows, shown = [], []
+    for shape, theirs in given.milliseconds.items():
+        cells = [shape]
+        for dtype, way in columns:
+            case = cases.get((shape, dtype))
+            ours = None if case is None else row_of(report, OURS, way, case)
+            cells += [time_cell(ours), str(theirs.get(dtype, {}).get(way, "–"))]
+            shown += [] if ours is None else [ours]
+        rows.append(cells)
+    header = ["batch, dim, length", *(name for dtype, way in columns for name in (f"{dtype} {way}", THEIRS))]
+    table = markdown(header, rows, words=1) + footnote(shown)
+    return f"{table}\nMilliseconds. `{THEIRS}`: {given.gpu}, {given.date}; {given.source}.\n"
+
+
+def given_text(report: Report, given: Given) -> str:
+    """A sentence on the first row; empty where no such time was given."""
+    case = report.cases[0]
+    found = given.milliseconds.get(shape_text(case), {}).get(case.format)
+    if found is None:
+        return ""
+    times = " and ".join(f"{found[way]} ms {way}" for way in DIRECTIONS)
+    return f"\nIn the first row `{THEIRS}`'s CUDA C++ took {times}, on a GPU of the same kind ({given.date}).\n"
 
 
 def page(reports: dict[str, Report], drawn: Collection[str] = ()) -> str:
@@ -171,23 +207,29 @@ def page(reports: dict[str, Report], drawn: Collection[str] = ()) -> str:
 
 def kept(root: Path) -> dict[str, Report]:
     """The reports in docs/benchmarks by name, the newest first."""
-    found = {path.stem: Report.load(path) for path in sorted((root / FOLDER).glob("*.json"))}
+    files = sorted(path for path in (root / FOLDER).glob("*.json") if path.name != FILE)
+    found = {path.stem: Report.load(path) for path in files}
     return dict(sorted(found.items(), key=lambda item: item[1].date, reverse=True))
 
 
-def spliced(text: str, reports: dict[str, Report]) -> str:
+def spliced(text: str, reports: dict[str, Report], given: Given | None = None) -> str:
     """The text with today's tables between its markers.
 
     Raises:
-        ValueError: a marker names a report that is not there.
+        ValueError: a marker asks for what is not there.
     """
 
     def table(match: re.Match[str]) -> str:
-        name = match["name"] or next(iter(reports))
+        if match["beside"] and given is None:
+            raise ValueError(f"{match['begin'].strip()}: {FOLDER / FILE} is not there")
+        name = given.report if given and match["beside"] else match["name"] or next(iter(reports))
         if name not in reports:
-            raise ValueError(f"<!-- bench:begin {name} -->: expected one of {', '.join(reports)}")
+            raise ValueError(f"{match['begin'].strip()}: found no report {name}, expected one of {', '.join(reports)}")
         report = reports[name]
-        return f"{match[1]}{summary(report)}\n{machine_text(report)}{match[4]}"
+        if given and match["beside"]:
+            return match["begin"] + beside(report, given) + match["end"]
+        theirs = given_text(report, given) if given and given.report == name else ""
+        return f"{match['begin']}{summary(report)}\n{machine_text(report)}{theirs}{match['end']}"
 
     return MARKED.sub(table, text)
 
@@ -197,9 +239,12 @@ def up_to_date(root: Path) -> dict[Path, str]:
     reports = kept(root)
     if not reports:
         return {}
-    readme = root / "README.md"
+    file = root / FOLDER / FILE
+    given = Given.load(file) if file.exists() else None
     drawn = {path.stem for path in (root / FOLDER).glob("*.svg")}
-    return {readme: spliced(readme.read_text("utf-8"), reports), root / FOLDER / "README.md": page(reports, drawn)}
+    marked = [root / name for name in MARKED_FILES if (root / name).exists()]
+    texts = {path: spliced(path.read_text("utf-8"), reports, given) for path in marked}
+    return texts | {root / FOLDER / "README.md": page(reports, drawn)}
 
 
 def stale(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ length have become a scan without read-out, and the maps come by 16-byte copies 
 With N states, K channels a block, S segments of I steps and T = S I, per (b, d, t):
 bytes 4 (13 + 7N/K + N/I + N/T + 2N/dim), exponentials 2N + 5 + 2N/I,
 FLOPs N (29 + (10 log₂S − 6 + 16/S)/I) + 80, within some hundredths.
-These are the kernels for many channels; what few are given, :mod:`ssm_kernels.scan` says.
+These are the kernels for many channels; what few are given, :mod:`ssm_kernels.choosing` says.
 
 Claims ADJ-1 to ADJ-7, ADJ-9, ADJ-11, ADJ-12.
 """

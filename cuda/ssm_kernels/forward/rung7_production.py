@@ -9,7 +9,7 @@
 B and C of a block's channels lie in shared memory (rung 3), and the next block of states, and the next tile's u and Δ,
 are copied there while this one is scanned. An exponential is two instructions, a load is 16 bytes, Ā stays in a
 register between the two passes, and how many channels, segments and steps there are goes by shape
-(:mod:`ssm_kernels.scan`).
+(:mod:`ssm_kernels.choosing`).
 
 With N states, K channels a block, S segments of I steps, per (b, d, t): bytes 4 (4 + 2N/K), exponentials N + 2 + N/I,
 FLOPs N (8 + (3 log₂S − 2 + 5/S)/I) + 30, within some hundredths.
