@@ -14,6 +14,7 @@ DOCS_VENV  ?= .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 # the tests run in a process a core: more threads in each would get in one another's way
 export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: derive test nightly compiled compiler gpu sanitize driver docs docs-test lint clean
 
