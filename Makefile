@@ -45,7 +45,7 @@ sanitize: driver $(GPU_STAMP)
 driver:
 	@command -v nvidia-smi >/dev/null || { echo "This needs an NVIDIA GPU, and nvidia-smi is not here"; exit 1; }
 
-# the site, in docs/_build/html; pages whose code has not changed keep their outputs
+# the site, in docs/_build/html; its pages run again where they, or the code, have changed
 docs: $(DOCS_STAMP)
 	@echo "Building the site: the first time a few minutes, as its pages run"
 	@$(DOCS_VENV)/bin/sphinx-build -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
@@ -53,7 +53,7 @@ docs: $(DOCS_STAMP)
 
 # every page in a headless Chromium, where there is one
 docs-test: docs
-	@$(DOCS_VENV)/bin/python -m pytest -q tests/site
+	@SSM_EDU_SITE=docs/_build/html $(DOCS_VENV)/bin/python -m pytest -q tests/site
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
