@@ -129,6 +129,18 @@ def test_extreme_steps(delta, rule):
         np.testing.assert_array_equal(last, forgotten)
 
 
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_the_gradient_of_a_survives_steps_up_to_where_it_is_said_to(rule):
+    arguments = random_arguments(13, dtype="float32", discretization=rule, delta_softplus=False, delta_bias=False)
+    for step, survives in ((2e20, True), (1e24, False)):
+        arguments["delta"] = np.full_like(arguments["delta"], step)
+        problem = make_problem(**arguments)
+        found, exact = (
+            backend.selective_scan_backward(problem, cotangents(problem)[0]).A for backend in (cpu, reference)
+        )
+        assert np.allclose(found, exact, rtol=1e-3, atol=0) == survives  # float32's 6e-8, and sums that cancel
+
+
 @pytest.mark.parametrize("state", [1, 300])
 def test_one_state_and_three_hundred(state):
     problem = make_problem(**random_arguments(3, length=67, state=state, dtype="float32"))
@@ -163,6 +175,49 @@ def test_nan_and_inf_do_not_cross_the_border_of_a_sequence():
         y, last = cpu.selective_scan(make_problem(**arguments), chunks=chunks)
         np.testing.assert_array_equal(y[..., 130:], clean[chunks][..., 130:])
         assert np.isfinite(last).all()
+
+
+def growth(dtype):
+    """Over the first 200 steps the state could grow beyond the format, but it is 0; so is the gradient after them."""
+    arguments = random_arguments(12, batch=1, dim=2, length=400, dtype=dtype, z=False, delta_bias=False)
+    arguments |= {"delta_softplus": False, "initial_state": None, "A": -np.ones_like(arguments["A"])}
+    arguments["delta"] = np.full_like(arguments["delta"], 0.1)
+    arguments["delta"][..., :200] = {"float32": -2, "float64": -16}[dtype]  # e^{64·2}, e^{64·16} in a chunk
+    arguments["u"][..., :200] = 0
+    grad_y = np.zeros_like(arguments["u"])
+    grad_y[..., 330:] = 1
+    arguments["seq_idx"] = (np.arange(400) >= 250).astype(np.int32)[None]  # no gradient comes back to the growth
+    return arguments, grad_y
+
+
+def decay_and_growth(dtype):
+    """A large state decays by more than the format's range below 1, and grows again."""
+    arguments, grad_y = growth(dtype)
+    large, rate = {"float32": (1e6, 2.5), "float64": (1e60, 19)}[dtype]
+    arguments["delta"][...] = 0
+    arguments["delta"][..., :40], arguments["delta"][..., 40:80] = rate, -rate
+    arguments["u"][...], grad_y[...] = 0, 0
+    arguments["seq_idx"] = None
+    arguments["initial_state"] = np.full((1, 2, 3), large, dtype)
+    return arguments, grad_y
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [growth, decay_and_growth])
+@pytest.mark.parametrize("many", [1, 16])
+def test_a_decay_outside_the_format_is_no_matter_of_cores(case, dtype, many, monkeypatch):
+    monkeypatch.setattr(cpu, "cores", lambda: many)
+    arguments, grad_y = case(dtype)
+    problem = make_problem(**arguments)
+    assert (len(cpu.turn(problem, None).chunks) > 2) == (many > 1)
+    found = [*cpu.selective_scan(problem), *cpu.selective_scan_backward(problem, grad_y)]
+    exact = [*reference.selective_scan(problem), *reference.selective_scan_backward(problem, grad_y)]
+    for value, expected in zip(found, exact, strict=True):
+        if expected is not None:
+            assert np.isfinite(expected).all()
+            # 80 factors e^{−ΔA}, each rounded, and as many steps of sums: far from what a lost state would change
+            close = 1e3 * np.finfo(dtype).eps * np.abs(expected).max()
+            np.testing.assert_allclose(value, expected, rtol=0, atol=close)
 
 
 def test_float16():

@@ -553,6 +553,7 @@ MISSING = {
     "no driver": ({}, RuntimeError, "no NVIDIA driver that works .*NUMBA_ENABLE_CUDASIM=1 simulates"),
     "no Numba": ({"numba": None}, ImportError, "Numba is not installed: pip install numba"),
     "no loading": ({"numba.cuda": None}, ImportError, r"numba.cuda does not load \(.*ssm-edu\[gpu\]"),
+    "no greenlet": ({"greenlet": None}, ImportError, r"simulator needs greenlet: pip install 'ssm-edu\[simulator\]'"),
 }
 
 
@@ -573,7 +574,8 @@ except {error.__name__} as error:
 else:
     raise AssertionError
 """
-    hidden = os.environ | {"NUMBA_ENABLE_CUDASIM": "0", "CUDA_VISIBLE_DEVICES": ""}
+    simulated = str(int(case == "no greenlet"))
+    hidden = os.environ | {"NUMBA_ENABLE_CUDASIM": simulated, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=hidden)
 
 
@@ -594,6 +596,45 @@ def test_each_reason_has_its_advice(
     monkeypatch.setattr(runtime, "find_spec", lambda name: name == "numba" or packaged or None)
     with pytest.raises(error, match=words):
         runtime.target.__wrapped__()
+
+
+IN_THE_SIMULATOR = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import ssm_edu
+from numba import cuda
+from ssm_edu.testing.simulator import simulated
+
+rng = np.random.default_rng(0)
+u, delta, z = rng.uniform(0.1, 1, (3, 1, 2, 20)).astype("f4")
+B, C = rng.standard_normal((2, 1, 4, 20)).astype("f4")
+arguments = {"u": u, "delta": delta, "A": -rng.uniform(0.1, 2, (2, 4)).astype("f4"), "B": B, "C": C, "z": z}
+
+def scan(backend="cuda", arguments=arguments):
+    y = ssm_edu.selective_scan(**arguments, backend=backend)
+    return [y, *ssm_edu.selective_scan_backward(y, **arguments, backend=backend)]
+
+def check(found):
+    for value, right in zip(found, expected, strict=True):
+        if right is not None:
+            np.testing.assert_allclose(value, right, rtol=0, atol=1e-4 * np.abs(right).max())  # float32, 20 steps
+
+expected = scan("reference")
+check(scan())
+with simulated(schedule=3):
+    check(scan())
+with ThreadPoolExecutor(3) as pool:
+    for found in pool.map(lambda _: scan(), range(3)):
+        check(found)
+on_device = scan(arguments={name: cuda.to_device(array) for name, array in arguments.items()})
+check([None if array is None else array.copy_to_host() for array in on_device])
+"""
+
+
+def test_the_real_kernels_run_in_the_simulator_unasked() -> None:
+    """As a user has it, whichever Numba is there: the variable alone, and no `simulated()`."""
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    subprocess.run([sys.executable, "-c", IN_THE_SIMULATOR], check=True, timeout=300, env=environment)
 
 
 def test_importing_the_door_loads_no_numba() -> None:

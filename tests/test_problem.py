@@ -67,6 +67,11 @@ BAD_SCANS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seq_idx": np.zeros((2, 6), int)}, ValueError, r"seq_idx has shape \(2, 6\), expected .* = \(2, 5\)"),
     ({"discretization": "zoo"}, ValueError, "discretization is 'zoo', expected one of mamba, zoh, bilinear"),
     ({"backend": "tpu"}, ValueError, "backend is 'tpu', expected one of auto, reference, numba, cuda"),
+    ({"delta": ones(2, 4, 5, dtype="bool")}, TypeError, "delta has dtype bool, expected real numbers"),
+    ({"B": ones(2, 3, 5, dtype="bool")}, TypeError, "B has dtype bool, expected real or complex numbers"),
+    ({"D": np.full(4, None)}, TypeError, "D has dtype object, expected real numbers"),
+    ({"u": np.full((2, 4, 5), 2**64 - 1, "uint64")}, ValueError, "u has the integer 18446744073709551615, expected"),
+    ({"z": np.full((2, 4, 5), -(2**53) - 1)}, ValueError, r"z has the integer -9007199254740993, .* past ±2\*\*53"),
 ]  # fmt: skip
 
 
@@ -123,14 +128,19 @@ import numpy as np
 from ssm_edu.selective import selective_scan
 u, M = np.ones((1, 1, 2)), np.ones((1, 1))
 for change, words in [
-    ({"u": None}, "u has dtype object"),
-    ({"delta": object()}, "delta has dtype object"),
+    ({"u": None}, "u is None, expected real numbers"),
+    ({"A": None}, "A is None, expected real or complex numbers"),
+    ({"delta": object()}, "delta has dtype object, expected real numbers"),
+    ({"discretization": np.array(["zoh", "mamba"])}, "discretization is array(["),
+    ({"discretization": None}, "discretization is None, expected one of"),
+    ({"backend": ["numba"]}, "backend is ['numba'], expected one of auto"),
+    ({"backend": np.array(["numba", "cuda"])}, "backend is array(["),
     ({"delta_softplus": "False"}, "delta_softplus is 'False', expected True or False"),
     ({"return_last_state": 1}, "return_last_state is 1, expected True or False"),
 ]:
     try:
         selective_scan(**{"u": u, "delta": u, "A": M, "B": M, "C": M} | change)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         assert words in str(error), error
     else:
         raise AssertionError(change)
@@ -139,6 +149,9 @@ for change, words in [
 
 
 def test_lists_and_integers_are_read_as_float64() -> None:
+    largest = np.full((1, 1, 1), 2**53)
+    assert make_problem(largest, -largest, [[-1]], [[1]], [[1]]).u.item() == 2**53
+    assert selective_scan(np.zeros((1, 1, 0), int), np.zeros((1, 1, 0), int), [[-1]], [[1]], [[1]]).size == 0
     y = selective_scan([[[1, 2]]], [[[1, 1]]], [[-1]], [[1]], [[1]], [0])
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, [[[1, 2 + np.exp(-1)]]], rtol=1e-15)
@@ -188,6 +201,17 @@ def test_problem_normalises() -> None:
     assert not problem.fresh[:, 0].any()
     assert np.array_equal(problem.fresh[:, 1:], np.diff(kwargs["seq_idx"]) != 0)
     assert make_problem(**kwargs | {"initial_state": None}).fresh[:, 0].all()
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_no_initial_state_is_zeros_unless_the_first_step_overflows(backend: str) -> None:
+    kwargs = random_arguments(0) | {"delta_softplus": False, "backend": backend}
+    zeros = {"initial_state": np.zeros_like(kwargs["initial_state"])}
+    for step, same in ((-1.0, True), (-1e4, False)):
+        kwargs["delta"][..., 0] = step
+        y = selective_scan(**kwargs | {"initial_state": None})
+        assert np.isfinite(y).all()
+        assert np.array_equal(y, selective_scan(**kwargs | zeros)) == same
 
 
 def test_backend_that_is_missing_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

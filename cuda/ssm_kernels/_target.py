@@ -1,4 +1,4 @@
-"""The one place that imports `numba.cuda`: the real target, or Numba's simulator where NUMBA_ENABLE_CUDASIM=1.
+"""The one place that imports `numba.cuda`: the real target, or Numba's simulated one where NUMBA_ENABLE_CUDASIM=1.
 
 Kernels take their `cuda` from here and keep to what numba-cuda and its successor numba-cuda-mlir both accept.
 """
@@ -6,10 +6,12 @@ Kernels take their `cuda` from here and keep to what numba-cuda and its successo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import Any, no_type_check
 
 from numba import cuda, types
@@ -36,6 +38,7 @@ __all__ = [
 # what kernels use of these files without closing over it
 SOURCES = kernel_cache.digest_of_files(*sorted(map(str, Path(__file__).parent.rglob("*.py"))))
 SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])
+SIMULATING = Lock()  # one launch at a time: what stands in for `numba.cuda` is global
 # alignment= of cuda.shared.array for 16-byte accesses; the simulator's has no alignment
 SHARED_ALIGNMENT = None if SIMULATED else 16
 # what only a compiler understands, and the simulator refuses
@@ -80,8 +83,7 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None, sh
     Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory.
     """
     if SIMULATED:
-        kernel = cuda.jit(function)
-        return lambda grid, block, stream, arguments: kernel[grid, block, 0, shared_bytes](*arguments)
+        return simulated_kernel(function, shared_bytes)
     from cuda.core import LaunchConfig
     from cuda.core import launch as core_launch
     from numba.cuda.descriptor import cuda_target
@@ -102,6 +104,20 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None, sh
     # past Numba's own launch, which looks at the type of every argument: addresses and int64 are plain integers
     def launch(grid, block, stream, arguments):
         core_launch(core_stream(stream), config(grid, block), kernel, *arguments)
+
+    return launch
+
+
+@no_type_check
+def simulated_kernel(function: Any, shared_bytes: int) -> Launchable:
+    """A kernel in :mod:`ssm_edu.testing.simulator`: Numba's own simulator has no warp shuffles."""
+    from ssm_edu.testing.simulator.launch import is_active, simulated
+
+    kernel = cuda.jit(function)
+
+    def launch(grid, block, stream, arguments):
+        with SIMULATING, nullcontext() if is_active() else simulated():
+            kernel[grid, block, 0, shared_bytes](*arguments)
 
     return launch
 

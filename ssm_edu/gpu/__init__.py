@@ -17,8 +17,8 @@ Integers are not converted on a device, except seq_idx. Arrays that are not C-co
 and refused from the others. Nothing is recorded for gradients: PyTorch's tensors that require some are refused, unless
 recording is off.
 
-With NUMBA_ENABLE_CUDASIM=1 the kernels run in Numba's simulator, or in :mod:`ssm_edu.testing.simulator` inside
-`simulated()`, on NumPy's arrays and on what the simulator's `cuda.to_device` gives.
+With NUMBA_ENABLE_CUDASIM=1 the kernels run in :mod:`ssm_edu.testing.simulator`, in the schedule of the `simulated()`
+that is around the call, if one is, on NumPy's arrays and on what the simulator's `cuda.to_device` gives.
 """
 
 from __future__ import annotations

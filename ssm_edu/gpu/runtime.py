@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 INSTALL = "pip install 'ssm-edu[gpu]', or 'ssm-edu[gpu-cu12]' for a driver of CUDA 12"
-SIMULATE = "NUMBA_ENABLE_CUDASIM=1 simulates the kernels, slowly"
+SIMULATOR = "pip install 'ssm-edu[simulator]'"
+SIMULATE = f"NUMBA_ENABLE_CUDASIM=1 simulates the kernels, slowly ({SIMULATOR})"
 BITS = {"float16": "uint16", "bfloat16": "uint16"}  # how narrow floats travel
 
 
@@ -31,6 +32,8 @@ def target() -> Any:
         found = import_module("ssm_kernels._target")
     except Exception as error:  # one release of numba-cuda met a new NumPy with an AttributeError
         raise ImportError(f"numba.cuda does not load ({type(error).__name__}: {error}): {INSTALL}") from error
+    if found.SIMULATED and find_spec("greenlet") is None:
+        raise ImportError(f"NUMBA_ENABLE_CUDASIM is set, and the simulator needs greenlet: {SIMULATOR}")
     if found.SIMULATED or found.cuda.is_available():
         return found
     packaged = find_spec("numba_cuda") is not None

@@ -51,7 +51,8 @@ def selective_scan(
         u: (batch, dim, length), float16, bfloat16, float32 or float64; the dtypes of all others follow from it, as
             said in :mod:`ssm_edu.selective.problem`. Integers and lists are read as float64. The arrays are all
             on the host, or all on one CUDA device: see :mod:`ssm_edu.gpu`.
-        delta: (batch, dim, length), the step size Δ before bias and softplus. A negative Δ is growth, not an error.
+        delta: (batch, dim, length), the step size Δ before bias and softplus. A negative Δ is growth, not an error. An
+            infinite Δ gives NaN or the limit, as rule and backend have it.
         A: (dim, state), the diagonal of the state matrix, real or complex.
         B: (dim, state), (batch, state, length) or (batch, group, state, length); complex only beside a complex A.
             Channel d takes group d // (dim // group). C likewise.
@@ -60,7 +61,7 @@ def selective_scan(
         delta_bias: (dim,), added to delta before softplus.
         delta_softplus: whether Δ = softplus(delta + delta_bias).
         return_last_state: whether to return (y, last_state).
-        initial_state: (batch, dim, state), the state before t = 0; zero if absent.
+        initial_state: (batch, dim, state), the state before t = 0. Absent is zero, and stays so where Ā_0 overflows.
         seq_idx: (batch, length), integers; the state does not flow from t − 1 to t where they differ.
         discretization: `mamba` (Ā = exp(ΔA), B̄ = ΔB), `zoh` (B̄ = (ΔA)⁻¹(exp(ΔA) − 1)ΔB) or `bilinear`.
         backend: `reference`, `numba`, `cuda`, or `auto`: `cuda` for arrays on a device, else the fastest CPU one.
@@ -69,11 +70,14 @@ def selective_scan(
         y (batch, dim, length) in u's dtype; with `return_last_state`, (y, last_state), the latter
         (batch, dim, state) in A's dtype. NumPy's arrays, or the arrays of u's library on u's device.
 
+    Where growth (Re ΔA > 0) over a stretch of time overflows the format, the `cuda` backend, which scans such stretches
+    side by side, may give NaN where the recurrence is finite, as when the state is 0 there.
+
     Raises:
         TypeError: an argument's dtype is not the one that u's asks for, or is no number; some arguments are on a
             device and some are not.
-        ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias,
-            an unknown discretization or backend; arguments on different devices.
+        ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias, an
+            integer past 2⁵³, an unknown discretization or backend; arguments on different devices.
         ImportError, RuntimeError: what the backend needs is not here.
 
     Source: Mamba, eq. 2 and Algorithm 2.
@@ -123,6 +127,9 @@ def selective_scan_backward(
         :class:`Gradients`, each in the shape and dtype of its input, None where that was absent. The gradient by a
         complex number is ∂ℓ/∂Re + i ∂ℓ/∂Im, PyTorch's convention, and `grad_last_state` is read so.
 
+    By zoh and bilinear a part of A's gradient has the factor (ΔA)⁻². Past |ΔA| = 1e22 in float32, and past 1e154 in
+    float64, it leaves the format, and that part is 0 or NaN.
+
     Raises:
         TypeError, ValueError, ImportError, RuntimeError: as :func:`selective_scan`.
 
@@ -159,8 +166,8 @@ def are_on_device(arrays: dict[str, Any], backend: str) -> bool:
     there = [name for name, array in arrays.items() if on_device(array)]
     if not there:
         return False
+    check_backend(backend)
     if backend not in ("auto", "cuda"):
-        backend_module(backend)
         raise TypeError(f"{there[0]} is on a CUDA device, which backend {backend!r} does not read; expected 'cuda'")
     for name, array in arrays.items():
         if name not in there and (array is not None or name in REQUIRED):
@@ -169,15 +176,19 @@ def are_on_device(arrays: dict[str, Any], backend: str) -> bool:
     return True
 
 
+def check_backend(backend: Any) -> None:
+    if not isinstance(backend, str) or backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend is {backend!r:.40}, expected one of auto, {', '.join(BACKENDS)}")
+
+
 def backend_module(backend: str) -> ModuleType:
     """The module of a backend; `auto` is Numba where it can be imported."""
+    check_backend(backend)
     if backend == "auto":
         try:
             return import_module(BACKENDS["numba"])
         except ImportError:
             return import_module(BACKENDS["reference"])
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected one of auto, {', '.join(BACKENDS)}")
     try:
         return import_module(BACKENDS[backend])
     except ImportError as error:

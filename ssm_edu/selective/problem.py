@@ -9,8 +9,8 @@ The dtype rule is mamba_ssm's, with float64 added. u sets the input dtype T and 
 
 u, delta, z and a B or C that varies in time have dtype T; A, D, delta_bias, a constant B or C and the initial state
 have dtype P. A may be complex P; then B and C may be, and the initial state is. Integers and lists are read as
-float64. Nothing else is converted: a narrower A would be another model, a wider one another speed. bfloat16 is a dtype
-of `ml_dtypes`, known here by its name.
+float64, and integers past 2⁵³ refused. Nothing else is converted: a narrower A would be another model, a wider one
+another speed. bfloat16 is a dtype of `ml_dtypes`, known here by its name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ssm_edu.arrays import rectangular
 DISCRETIZATIONS = ("mamba", "zoh", "bilinear")
 INPUT_DTYPES = ("float16", "float32", "float64")  # those that NumPy has itself
 PRECISIONS = {"float16": "float32", "float32": "float32", "float64": "float64", "bfloat16": "float32"}
+EXACT_INTEGERS = 2**53  # float64 has 53 bits
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 Kind = Literal["input", "spectrum", "parameter", "map", "state", "index"]
@@ -127,7 +128,7 @@ class Reader:
 
     def read(self, name: str, value: ArrayLike, kind: Kind, *layouts: str) -> np.ndarray:
         """The argument as an array of the dtype of its kind and of the layout that has its number of axes."""
-        array, found = numeric_array(name, value)
+        array, found = numeric_array(name, value, "real" if kind in ("input", "parameter") else "real or complex")
         self.check(name, array.shape, array.dtype.name, kind, *layouts, found=found)
         if kind in ("spectrum", "parameter") and not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -209,7 +210,7 @@ def make_problem(
     Raises:
         TypeError: an argument's dtype is not the one that u's asks for, or is no number.
         ValueError: a shape that does not fit, groups that do not divide dim, a non-finite A, D or delta_bias,
-            an unknown discretization.
+            an integer past 2⁵³, an unknown discretization.
     """
     check_options(delta_softplus, discretization)
     reader = Reader()
@@ -250,20 +251,25 @@ def read_cotangents(
     )
 
 
-def numeric_array(name: str, value: ArrayLike) -> tuple[np.ndarray, str]:
+def numeric_array(name: str, value: ArrayLike, numbers: str = "real or complex") -> tuple[np.ndarray, str]:
     """The value as a floating or complex array in native byte order, and the name of the dtype that it came with."""
+    if value is None:
+        raise TypeError(f"{name} is None, expected {numbers} numbers")
     array = rectangular(name, value)
     if array.dtype.kind in "iu":
+        if array.size and max(int(array.max()), -int(array.min())) > EXACT_INTEGERS:
+            largest = max(int(array.max()), int(array.min()), key=abs)
+            raise ValueError(f"{name} has the integer {largest}, expected none past ±2**53, which float64 rounds")
         return array.astype(np.float64), f"{array.dtype} (read as float64)"
     if array.dtype.kind not in "fc" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {numbers} numbers")
     return array, str(array.dtype)
 
 
 def check_options(delta_softplus: Any, discretization: Any) -> None:
     check_flag("delta_softplus", delta_softplus)
-    if discretization not in DISCRETIZATIONS:
-        raise ValueError(f"discretization is {discretization!r}, expected one of {', '.join(DISCRETIZATIONS)}")
+    if not isinstance(discretization, str) or discretization not in DISCRETIZATIONS:
+        raise ValueError(f"discretization is {discretization!r:.40}, expected one of {', '.join(DISCRETIZATIONS)}")
 
 
 def check_flag(name: str, value: Any) -> None:

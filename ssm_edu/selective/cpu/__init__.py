@@ -2,7 +2,8 @@
 
 Channels are dealt out in blocks (`layout`), and the cores share the blocks (`threads`), over which the recurrence runs
 (`kernels`). Where there are far fewer blocks than cores, time is cut into chunks that run side by side: first each
-chunk's decay and last state, then, from the right start, its outputs.
+chunk's decay and last state, then, from the right start, its outputs. A decay over a chunk may leave the format where
+the recurrence does not (growth, and then a state of 0; or decay, and then growth): such a problem runs uncut.
 """
 
 from __future__ import annotations
@@ -117,6 +118,23 @@ def _chunks(p: Problem, blocks: int, chunks: int | None) -> Integer[np.ndarray, 
     return np.array([*range(0, p.length, step), p.length], np.int64)
 
 
+def _unit(q: Turned) -> Any:
+    """The power of 2 from which decays are computed, at half of the format's range: see :func:`_is_moderate`."""
+    return q.u.dtype.type(2.0 ** (np.finfo(q.u.dtype).maxexp // 2))
+
+
+@np.errstate(all="ignore")
+def _is_moderate(q: Turned, states: Array) -> bool:
+    """Whether the states at the borders of chunks are as good as those of the recurrence.
+
+    A chunk's decay is the recurrence from h = 2^k. Where h = 2^k does not overflow, no product of decay and a state of
+    at most 2^k does; where it underflows on the way, so does such a state. An infinite decay gives a state that is not
+    finite.
+    """
+    # unpacked: what an unused lane holds depends on which thread had which block
+    return bool((np.abs(q.blocks.unpack(states)) <= _unit(q)).all())
+
+
 def _chain(first: Array, decay: Array, own: Array) -> Array:
     """Along the second axis, h ← decay·h + own from h = first; where decay is 0, not even inf or NaN passes."""
     chained = np.empty_like(own)
@@ -132,8 +150,9 @@ def _decays_and_starts(q: Turned) -> tuple[Array, Array]:
     """The product of Ā over each chunk, and the state before it."""
     if q.states[1] == 1:
         return np.empty(q.states, q.a.dtype), q.initial[:, None]
-    _, decay = q.scan(np.zeros_like(q.u), np.ones(q.states, q.a.dtype))
+    _, decayed = q.scan(np.zeros_like(q.u), np.full(q.states, _unit(q), q.a.dtype))
     _, own = q.scan(q.u, np.zeros(q.states, q.a.dtype))
+    decay = decayed / _unit(q)
     return decay, _chain(q.initial, decay, own)
 
 
@@ -143,6 +162,8 @@ def selective_scan(p: Problem, *, chunks: int | None = None) -> tuple[Array, Arr
         return reference.selective_scan(p)
     q = turn(p, chunks)
     _, start = _decays_and_starts(q)
+    if q.states[1] > 1 and not _is_moderate(q, start):
+        return selective_scan(p, chunks=1)
     y, last = q.scan(q.u, start)
     return y, q.blocks.unpack(last[:, -1])
 
@@ -157,6 +178,8 @@ def selective_scan_backward(
     blocks, gradient = q.blocks, as_compiled_for(grad_y, q.u.dtype)
     decay, start = _decays_and_starts(q)
     arriving = _arriving(q, gradient, decay, grad_last_state)
+    if q.states[1] > 1 and not (_is_moderate(q, start) and _is_moderate(q, arriving)):
+        return selective_scan_backward(p, grad_y, grad_last_state, chunks=1)
 
     teams = blocks.teams(p.batch)
     du, ddelta, dz = np.empty_like(q.u), np.empty_like(q.u), np.empty_like(q.u if p.z is not None else q.u[:0])

@@ -151,6 +151,11 @@ def standing_in_for_cuda(module: Any) -> Iterator[None]:
 _active = False
 
 
+def is_active() -> bool:
+    """Whether :func:`simulated` has begun, in any thread, and not ended."""
+    return _active
+
+
 @contextmanager
 def simulated(
     schedule: Any = None,
