@@ -18,12 +18,14 @@ from tests.problems import GRID_LENGTHS, GRID_TOLERANCES, arguments, random_argu
 
 torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad  # noqa: E402
 from torch.autograd.gradcheck import GradcheckError  # noqa: E402
 
 from ssm_edu import torch as ours  # noqa: E402
 from ssm_edu.gpu import runtime  # noqa: E402
 from ssm_edu.testing import conformance_tests  # noqa: E402
 from ssm_edu.torch import operators  # noqa: E402
+from ssm_edu.torch.arguments import check_tensors  # noqa: E402
 
 
 def has_kernels() -> bool:
@@ -298,6 +300,56 @@ def test_there_is_no_second_derivative() -> None:
         gradient.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # which torch.func uses itself
+def test_there_is_no_forward_mode_one() -> None:
+    """PyTorch by itself takes the tangent of an operator that has none for zero, and says nothing."""
+    u, rest = one_input()
+
+    def scan(u: Any) -> Any:
+        return ours.selective_scan_fn(u=u, **rest)
+
+    def inner(xz: Any) -> Any:
+        maps = (torch.ones(2, 1, 3), None, torch.ones(5, 2), torch.ones(2, 1), torch.ones(4, 2), None)
+        return ours.mamba_inner_fn(xz, *(x if x is None else x.to(xz) for x in maps), -torch.ones(2, 2).to(xz))
+
+    for function, x in ((scan, u), (inner, torch.ones(2, 4, 5, dtype=torch.float64, device=DEVICE))):
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            torch.func.jvp(function, (x,), (torch.ones_like(x),))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            torch.func.jacfwd(function)(x)
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            function(forward_ad.make_dual(x, torch.ones_like(x)))
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="no forward-mode derivative"):
+        torch.compile(lambda u: torch.func.jvp(scan, (u,), (u,)), fullgraph=True, backend="aot_eager")(u)
+
+
+def one_input() -> tuple[Any, dict[str, Any]]:
+    """u, and all other arguments, none of them recorded."""
+    kwargs = {n: v.detach() if torch.is_tensor(v) else v for n, v in tensors(random_arguments(0, packed=True)).items()}
+    return kwargs.pop("u"), kwargs
+
+
+def test_torch_func_takes_it() -> None:
+    u, rest = one_input()
+
+    def scan(u: Any) -> Any:
+        return ours.selective_scan_fn(u=u, **rest)
+
+    recorded = u.clone().requires_grad_()
+    (right,) = torch.autograd.grad(scan(recorded).sum(), recorded)
+    assert torch.equal(torch.func.grad(lambda u: scan(u).sum())(u), right)
+    assert torch.equal(torch.func.vjp(scan, u)[1](torch.ones_like(u))[0], right)
+    # as many roundings in double precision as there are outputs, in another order
+    torch.testing.assert_close(torch.func.jacrev(scan)(u).sum((0, 1, 2)), right, rtol=1e-12, atol=1e-12)
+    many = torch.stack([u, 2 * u, -u])
+    assert torch.equal(torch.vmap(scan)(many), torch.stack([scan(each) for each in many]))
+    assert torch.equal(torch.vmap(scan, 1, 1)(many.movedim(0, 1))[:, 2], scan(-u))
+    assert torch.equal(torch.vmap(torch.func.grad(lambda u: scan(u).sum()))(many)[1], right)  # linear in u
+    with pytest.raises(NotImplementedError, match="gradient of a gradient"):
+        torch.func.grad(lambda u: torch.func.grad(lambda u: scan(u).sum())(u).sum())(u)
+
+
 def test_inputs_that_lie_strangely() -> None:
     kwargs = {n: v.detach() if isinstance(v, torch.Tensor) else v for n, v in tensors(random_arguments(4)).items()}
     strange = {n: v.mT.contiguous().mT if getattr(v, "ndim", 0) > 1 else v for n, v in kwargs.items()}
@@ -354,6 +406,14 @@ def test_meta_tensors_have_shapes() -> None:
     kwargs = {n: v.to("meta") if torch.is_tensor(v) else v for n, v in tensors(random_arguments(0)).items()}
     y, last = ours.selective_scan_fn(**kwargs, return_last_state=True)
     assert (y.device.type, y.shape, last.shape) == ("meta", kwargs["u"].shape, kwargs["initial_state"].shape)
+    with pytest.raises(ValueError, match=r"B has shape \(2, 1, 3, 4\), expected \(batch, group, state, length\)"):
+        ours.selective_scan_fn(**kwargs | {"B": kwargs["B"][..., 1:]})
+    with pytest.raises(TypeError, match="delta has dtype float32, expected float64"):
+        ours.selective_scan_fn(**kwargs | {"delta": kwargs["delta"].float()})
+    plain = {n: v.detach() if torch.is_tensor(v) else v for n, v in kwargs.items()}
+    inputs = [*(plain.get(name) for name in operators.ARRAYS), True, "mamba"]
+    with pytest.raises(ValueError, match="grad_y has shape"):
+        operators.scan_backward(plain["u"][..., 1:], None, *inputs)
 
 
 @pytest.mark.parametrize("is_complex", [False, True])
@@ -384,6 +444,19 @@ def test_autocast_brings_dtypes_together(is_complex: bool) -> None:
 # Errors
 
 
+def test_what_is_no_dense_tensor_is_named() -> None:
+    """Where no annotation is checked before."""
+    one = torch.ones(1)
+    for wrong, message in (
+        (np.ones(1), "x is a ndarray, expected a torch.Tensor"),
+        (None, "x is a NoneType, expected a torch.Tensor"),
+        (one.to_sparse(), "x is a sparse_coo tensor, expected a dense one"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            check_tensors("u", {"u": one, "x": wrong}, required="x")
+    check_tensors("u", {"u": one, "x": None}, required="")
+
+
 @on_the_cpu
 @pytest.mark.parametrize(
     ("change", "error", "message"),
@@ -399,6 +472,12 @@ def test_autocast_brings_dtypes_together(is_complex: bool) -> None:
         ({"D": lambda u: u.half()}, TypeError, "D has dtype float16, expected float32"),
         ({"u": lambda u: u.int()}, TypeError, "u has dtype int32"),
         ({"z": lambda u: u.to("meta")}, ValueError, "z is on meta, expected cpu, where u is"),
+        ({"B": lambda u: u.to_sparse()}, TypeError, "B is a sparse_coo tensor, expected a dense one"),
+        (
+            {"u": lambda u: torch.nested.nested_tensor(list(u), layout=torch.jagged)},
+            TypeError,
+            "u is a nested tensor, expected a dense one",
+        ),
         ({"z": lambda u: u[..., 1:]}, ValueError, r"z has shape \(2, 4, 4\), expected \(batch, dim, length\) = "),
         ({"B": lambda u: u[:, :, None].expand(2, 1, 3, 3, 5)}, ValueError, "B has shape"),
         ({"A": lambda u: u * torch.inf}, ValueError, "A is -inf"),

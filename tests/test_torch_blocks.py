@@ -23,7 +23,7 @@ from tests.problems import random_arguments
 torch = pytest.importorskip("torch")
 
 from ssm_edu import torch as ours  # noqa: E402
-from ssm_edu.torch import drop_in  # noqa: E402
+from ssm_edu.torch import drop_in, mamba_simple  # noqa: E402
 
 
 def tensors(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +96,72 @@ def step_arguments() -> dict[str, Any]:
         ({"B": torch.ones(2, 3, dtype=torch.complex64)}, TypeError, "B has dtype complex64"),
         ({"x": torch.ones(2, 4, device="meta")}, ValueError, "x is on meta, expected cpu"),
         ({"state_batch_indices": torch.zeros(2)}, NotImplementedError, "state_batch_indices"),
+        ({"state": torch.ones(1, 4, 3).expand(2, 4, 3)}, ValueError, r"state has strides \(0, 3, 1\)"),
+        ({"A": torch.ones(4, 3).to_sparse()}, TypeError, "A is a sparse_coo tensor"),
     ],
 )
 def test_a_bad_step_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
     ours.selective_state_update(**step_arguments())
     with pytest.raises(error, match=message):
         ours.selective_state_update(**step_arguments() | change)
+
+
+def inference_tensor(*shape: int) -> Any:
+    with torch.inference_mode():
+        return torch.zeros(shape)
+
+
+def test_memories_of_inference_mode_are_written_there_alone() -> None:
+    state, conv_state, arguments = inference_tensor(2, 4, 3), inference_tensor(2, 4, 3), step_arguments()
+    with pytest.raises(ValueError, match="state is an inference tensor"):
+        ours.selective_state_update(**arguments | {"state": state})
+    with pytest.raises(ValueError, match="conv_state is an inference tensor"):
+        ours.causal_conv1d_update(torch.ones(2, 4), conv_state, torch.ones(4, 3))
+    out = {"return_final_states": True, "final_states_out": inference_tensor(2, 4, 2)}
+    with pytest.raises(ValueError, match="final_states_out is an inference tensor"):
+        ours.causal_conv1d_fn(torch.ones(2, 4, 6), torch.ones(4, 3), **out)
+    with torch.inference_mode():
+        ours.selective_state_update(**arguments | {"state": state})
+        ours.causal_conv1d_update(torch.ones(2, 4), conv_state, torch.ones(4, 3))
+    assert state.any()
+    assert conv_state.any()
+
+
+def test_steps_are_not_recorded() -> None:
+    """Else a state keeps all steps before it, and their inputs, alive."""
+    arguments = {name: value.requires_grad_(name != "state") for name, value in step_arguments().items()}
+    weight, conv_state = torch.ones(4, 3, requires_grad=True), torch.zeros(2, 4, 3)
+    for _ in range(3):
+        y = ours.selective_state_update(**arguments)
+        x = ours.causal_conv1d_update(arguments["x"], conv_state, weight)
+        assert not any(value.requires_grad for value in (y, x, arguments["state"], conv_state))
+
+
+def test_torch_func_is_told_that_steps_are_not_recorded() -> None:
+    """It would take them for constants."""
+    arguments = step_arguments()
+
+    def step(x: Any) -> Any:
+        return ours.selective_state_update(**arguments | {"x": x, "state": torch.zeros_like(arguments["state"])})
+
+    def convolution(x: Any) -> Any:
+        return ours.causal_conv1d_update(x, torch.zeros(2, 4, 3), torch.ones(4, 3))
+
+    for function in (step, convolution):
+        with pytest.raises(NotImplementedError, match="_update has no derivative"):
+            torch.func.grad(lambda x, function=function: function(x).sum())(arguments["x"])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # which torch.func uses itself
+def test_a_step_has_its_forward_mode_derivative() -> None:
+    """It is linear in the state and x together."""
+    arguments = step_arguments()
+
+    def step(state: Any, x: Any) -> Any:
+        return ours.selective_state_update(**arguments | {"x": x, "state": state.clone()})
+
+    point = (arguments["state"], arguments["x"])
+    assert torch.equal(torch.func.jvp(step, point, point)[1], step(*point))
 
 
 # The convolution and the block
@@ -147,6 +207,44 @@ def test_packed_convolutions_are_separate_ones() -> None:
     assert (packed[..., 8] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "uint32", "int64", "uint64"])
+def test_packed_in_any_integers(dtype: str) -> None:
+    torch.manual_seed(0)
+    x, weight, places = torch.randn(1, 3, 6), torch.randn(3, 4), torch.tensor([[0, 0, 7, 7, 0, 0]])
+    right = ours.causal_conv1d_fn(x, weight, seq_idx=places.int())
+    assert torch.equal(ours.causal_conv1d_fn(x, weight, seq_idx=places.to(getattr(torch, dtype))), right)
+    if dtype == "uint64":  # whose greatest numbers are no negative ones
+        great = torch.tensor(np.full((1, 6), 2**64 - 1, np.uint64))
+        assert torch.equal(
+            ours.causal_conv1d_fn(x, weight, seq_idx=great),
+            ours.causal_conv1d_fn(x, weight, seq_idx=torch.zeros_like(places)),
+        )
+
+
+@pytest.mark.parametrize("bias", [None, torch.ones(4)])
+@pytest.mark.parametrize(("batch", "dim", "length"), [(2, 4, 0), (0, 4, 5), (2, 0, 5)])
+def test_of_nothing_there_is_nothing(batch: int, dim: int, length: int, bias: Any) -> None:
+    x, weight = torch.ones(batch, dim, length, requires_grad=True), torch.ones(dim, 3, requires_grad=True)
+    bias = None if bias is None else bias[:dim].clone().requires_grad_()
+    before = torch.ones(batch, dim, 2)
+    y, final = ours.causal_conv1d_fn(x, weight, bias, initial_states=before, return_final_states=True)
+    assert (y.shape, final.shape) == (x.shape, before.shape)
+    assert length > 0 or torch.equal(final, before)
+    for gradient in torch.autograd.grad(y.sum(), [value for value in (x, weight, bias) if value is not None]):
+        assert not gradient.any()
+    places = torch.zeros(batch, length, dtype=torch.int32)
+    assert ours.causal_conv1d_fn(x, weight, bias, seq_idx=places).shape == x.shape
+    assert ours.causal_conv1d_update(x, before, weight, bias).shape == x.shape
+    assert length > 0 or (before == 1).all()
+
+
+def test_final_states_go_where_they_are_asked_for() -> None:
+    x, weight, out = torch.randn(2, 3, 6), torch.ones(3, 4), torch.empty(2, 3, 3)
+    _, final = ours.causal_conv1d_fn(x, weight, return_final_states=True, final_states_out=out)
+    assert final is out
+    assert torch.equal(out, x[..., -3:])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -158,6 +256,18 @@ def test_packed_convolutions_are_separate_ones() -> None:
         ({"initial_states": torch.ones(2, 3, 4)}, ValueError, "initial_states has shape"),
         ({"x": torch.ones(2, 3, 6, dtype=torch.int64)}, TypeError, "x has dtype int64"),
         ({"seq_idx": torch.ones(2, 6, dtype=torch.int32), "return_final_states": True}, ValueError, "seq_idx is given"),
+        ({"weight": torch.ones(3, 4).to_sparse()}, TypeError, "weight is a sparse_coo tensor"),
+        ({"final_states_out": torch.ones(2, 3, 3)}, ValueError, "expected return_final_states=True beside it"),
+        *(
+            ({"final_states_out": value, "return_final_states": True}, error, f"final_states_out{message}")
+            for value, error, message in (
+                (np.ones((2, 3, 3), np.float32), TypeError, ""),
+                (torch.ones(2, 3, 4), ValueError, r" has shape \(2, 3, 4\), expected \(batch, dim, before\)"),
+                (torch.ones(5, 2, 3, 3), ValueError, " has shape"),
+                (torch.ones(2, 3, 1).expand(2, 3, 3), ValueError, r" has strides \(3, 1, 0\)"),
+                (torch.ones(2, 3, 3, dtype=torch.int32), TypeError, " has dtype int32"),
+            )
+        ),
     ],
 )
 def test_a_bad_convolution_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -169,6 +279,8 @@ def test_a_bad_convolution_step_is_named() -> None:
     x, weight = torch.ones(2, 3), torch.ones(3, 4)
     with pytest.raises(ValueError, match="conv_state holds 2 inputs, expected at least width − 1 = 3"):
         ours.causal_conv1d_update(x, torch.ones(2, 3, 2), weight)
+    with pytest.raises(ValueError, match=r"conv_state has strides \(12, 4, 0\)"):
+        ours.causal_conv1d_update(x, torch.ones(2, 3, 4)[..., :1].expand(2, 3, 4), weight)
     with pytest.raises(NotImplementedError, match="cache_seqlens"):
         ours.causal_conv1d_update(x, torch.ones(2, 3, 4), weight, cache_seqlens=torch.ones(2))
 
@@ -233,6 +345,63 @@ def test_the_block_takes_constant_maps_and_autocast() -> None:
         ours.mamba_inner_fn(xz, *weights, A, checkpoint_lvl=2)
 
 
+def inner_arguments() -> dict[str, Any]:
+    shapes = {"xz": (2, 8, 6), "conv1d_weight": (4, 1, 3), "x_proj_weight": (7, 4), "delta_proj_weight": (4, 1)}
+    shapes |= {"out_proj_weight": (5, 4), "A": (4, 3)}
+    optional = dict.fromkeys(["conv1d_bias", "out_proj_bias"])
+    torch.manual_seed(0)
+    return {name: torch.randn(shape) for name, shape in shapes.items()} | optional
+
+
+def test_maps_that_are_given_need_not_be_projected() -> None:
+    """mamba_ssm takes x_proj_weight with the rows of what it projects, or with all of them."""
+    arguments = inner_arguments()
+    weight, B, C = arguments["x_proj_weight"], torch.randn(4, 3), torch.randn(4, 3)
+    for rows, maps in (
+        ([0], {"B": B, "C": C}),
+        ([0, 1, 2, 3], {"C": C}),
+        ([0, 4, 5, 6], {"B": B}),
+    ):
+        right = ours.mamba_inner_fn(**arguments | maps)
+        assert torch.equal(ours.mamba_inner_fn(**arguments | maps | {"x_proj_weight": weight[rows]}), right)
+        with pytest.raises(ValueError, match="x_proj_weight has shape"):
+            ours.mamba_inner_fn(**arguments | maps | {"x_proj_weight": weight[:2]})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"xz": np.ones((2, 8, 6))}, TypeError, "xz"),
+        ({"xz": torch.ones(2, 7, 6)}, ValueError, r"xz has shape \(2, 7, 6\), expected \(batch, 2·dim, length\)"),
+        ({"xz": torch.ones(2, 8)}, ValueError, "xz has shape"),
+        ({"xz": torch.ones(2, 8, 6, dtype=torch.int32)}, TypeError, "xz has dtype int32"),
+        ({"xz": torch.ones(2, 10, 6)}, ValueError, r"conv1d_weight has shape \(4, 1, 3\), expected .* \(5, 1, 3\)"),
+        ({"conv1d_weight": torch.ones(4, 3)}, ValueError, "conv1d_weight has shape"),
+        ({"conv1d_weight": torch.ones(4, 2, 3)}, ValueError, "conv1d_weight has shape"),
+        ({"conv1d_bias": torch.ones(1)}, ValueError, "conv1d_bias has shape"),
+        ({"x_proj_weight": torch.ones(8, 4)}, ValueError, r"x_proj_weight has shape \(8, 4\), expected .* = \(7, 4\)"),
+        ({"x_proj_weight": torch.ones(7, 5)}, ValueError, "x_proj_weight has shape"),
+        ({"x_proj_weight": torch.ones(7, 4).double()}, TypeError, "x_proj_weight has dtype float64, expected float32"),
+        ({"delta_proj_weight": torch.ones(4)}, ValueError, "delta_proj_weight has shape"),
+        ({"delta_proj_weight": None}, TypeError, "delta_proj_weight"),
+        (
+            {"out_proj_weight": torch.ones(5, 6)},
+            ValueError,
+            r"out_proj_weight has shape \(5, 6\), expected .* = \(5, 4\)",
+        ),
+        ({"out_proj_bias": torch.ones(4)}, ValueError, "out_proj_bias has shape"),
+        ({"A": torch.ones(3)}, ValueError, "A has shape"),
+        ({"A": torch.ones(3, 3)}, ValueError, "A has shape"),
+        ({"B_proj_bias": torch.ones(4)}, ValueError, "B_proj_bias has shape"),
+        ({"dt_rms_weight": torch.ones(3)}, ValueError, "dt_rms_weight has shape"),
+        ({"D": torch.ones(3)}, ValueError, "D has shape"),
+    ],
+)
+def test_a_bad_argument_of_the_block_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ours.mamba_inner_fn(**inner_arguments() | change)
+
+
 def test_the_block_and_its_step_compile_too() -> None:
     torch.manual_seed(0)
     dim, n = 4, 3
@@ -282,6 +451,9 @@ def test_install_puts_the_functions_where_they_are_looked_for(installed: list[st
     found = (causal_conv1d_fn, causal_conv1d_update, mamba_inner_fn, top, selective_scan_fn, selective_state_update)
     assert found == tuple(getattr(ours, f.__name__) for f in found)
     assert find_spec("mamba_ssm") is not None
+    for name, interface in (("mamba_ssm.modules.mamba_simple", "Mamba"), ("mamba_ssm", "Mamba")):
+        assert getattr(importlib.import_module(name), interface) is mamba_simple.Mamba
+    assert importlib.import_module("causal_conv1d.causal_conv1d_interface").causal_conv1d_fn is causal_conv1d_fn
     package = importlib.import_module("mamba_ssm")
     assert package.ops.triton.selective_state_update.selective_state_update is selective_state_update
     for name in ("mamba_ssm", "mamba-ssm", "causal_conv1d"):
@@ -292,6 +464,7 @@ def test_install_puts_the_functions_where_they_are_looked_for(installed: list[st
     with pytest.raises(ImportError):  # of which Mamba-2's fast path would make use
         importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
     assert "mamba_ssm.ops.selective_scan_interface.selective_scan_fn is ssm_edu.torch.selective_scan_fn" in installed
+    assert "mamba_ssm.Mamba is ssm_edu.torch.mamba_simple.Mamba" in installed
     assert ours.install() == installed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402
 
-from ssm_edu.torch import Mamba  # noqa: E402
+from ssm_edu.torch import Mamba, mamba_simple  # noqa: E402
 from ssm_edu.torch.mamba import to_atlas  # noqa: E402
 
 # What mamba_ssm's Mamba(d_model) keeps, by name, for d_inner channels of N states and a rank of Δ.
@@ -243,12 +243,91 @@ def test_bad_inputs_are_named() -> None:
         block(torch.ones(2, 5))
     with pytest.raises(ValueError, match=r"x_t has shape \(2, 3\)"):
         block.step(torch.ones(2, 3), block.first_cache(2))
+    for wrong, error, message in (
+        (np.ones((2, 5, 4), np.float32), TypeError, "x"),
+        (torch.ones(2, 5, 4, dtype=torch.int32), TypeError, "x has dtype int32, expected floating-point numbers"),
+        (torch.ones(2, 5, 4).double(), TypeError, r"x has dtype float64, expected float32, as in_proj\.weight has"),
+    ):
+        with pytest.raises(error, match=message):
+            block(wrong)
     with pytest.raises(ValueError, match=r"cache\.recent has shape"):
         block(torch.ones(2, 5, 4), block.first_cache(3))
     with pytest.raises(ValueError, match=r"cache\.h has shape"):
         block.step(torch.ones(2, 4), type(block.first_cache(2))(block.first_cache(2).recent, torch.zeros(2, 8, 3)))
     with pytest.raises(ValueError, match="block has biases"):
         to_atlas(Mamba(4, bias=True))
+
+
+def test_of_no_tokens_there_is_no_output() -> None:
+    block = Mamba(4, d_state=2)
+    y, cache = block(torch.ones(2, 0, 4)), block.first_cache(2)
+    assert y.shape == (2, 0, 4)
+    y.sum().backward()
+    assert not any(parameter.grad.any() for parameter in block.parameters())
+    assert block(torch.ones(2, 0, 4), cache).shape == (2, 0, 4)
+    assert (cache.recent.shape, cache.h.shape) == ((2, 8, 4), (2, 8, 2))
+
+
+# As mamba_ssm builds and calls it
+
+
+class InferenceParams(NamedTuple):
+    """What mamba_ssm's has that a block reads."""
+
+    seqlen_offset: int
+    key_value_memory_dict: dict[int, Any]
+
+
+def test_it_takes_what_mamba_ssms_takes() -> None:
+    torch.manual_seed(0)
+    options = (5, 3, 2, 3, 0.01, 0.02, "constant", 0.5, 1e-4, False, True, False, 7, "cpu", torch.float64)
+    block = mamba_simple.Mamba(6, *options)
+    assert (block.d_state, block.d_conv, block.expand, block.d_inner, block.dt_rank) == (5, 3, 2, 12, 3)
+    assert (block.conv1d.bias, block.in_proj.bias.shape, block.layer_idx) == (None, (24,), 7)
+    assert block.D.dtype == torch.float64
+    assert torch.equal(block.dt_proj.weight, torch.full((12, 3), 0.5 * 3**-0.5, dtype=torch.float64))
+    delta = functional.softplus(block.dt_proj.bias)
+    assert 0.01 * (1 - 1e-12) <= delta.min() <= delta.max() <= 0.02 * (1 + 1e-12)
+    drawn = mamba_simple.Mamba(40, dt_scale=0.1).dt_proj.weight
+    # 240 numbers uniform within a limit: that none is in its upper half has a probability of 2⁻²⁴⁰
+    assert 0.05 * 3**-0.5 < drawn.abs().max() <= 0.1 * 3**-0.5
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    assert torch.equal(block(x), Mamba.from_state_dict(block.state_dict())(x))
+    assert all(parameter._no_weight_decay for parameter in (block.A_log, block.D))
+    assert block.dt_proj.bias._no_reinit
+
+
+def test_it_decodes_as_mamba_ssms_does() -> None:
+    torch.manual_seed(0)
+    block, x = mamba_simple.Mamba(8, d_state=5, layer_idx=3, dtype=torch.float64), torch.randn(2, 7, 8).double()
+    right, kept = block(x), dict[int, Any]()
+    states = block.allocate_inference_cache(2, 100)
+    kept[3] = tuple(state.fill_(9.0) for state in states)  # another text's, which the first call overwrites
+    pieces = [block(x[:, :4], InferenceParams(0, kept))]
+    pieces += [block(x[:, t : t + 1], InferenceParams(t, kept)) for t in (4, 5)]
+    found, conv_state, ssm_state = block.step(x[:, 6:], *kept[3])
+    # outputs below 1, some dozens of roundings each
+    torch.testing.assert_close(torch.cat([*pieces, found], dim=1), right, rtol=0, atol=64 * 2**-52)
+    assert (conv_state is states[0], ssm_state is states[1]) == (True, True)
+    assert not any(state.requires_grad for state in states)
+    fresh = dict[int, Any]()
+    assert torch.equal(block(x[:, :4], inference_params=InferenceParams(0, fresh)), pieces[0])
+    assert [tuple(state.shape) for state in fresh[3]] == [(2, 16, 4), (2, 16, 5)]
+
+
+def test_bad_calls_as_mamba_ssms_are_named() -> None:
+    for options, message in (({"dt_init": "zero"}, "dt_init is 'zero'"), ({"dt_scale": 0.0}, "dt_scale is 0.0")):
+        with pytest.raises(ValueError, match=message):
+            mamba_simple.Mamba(4, **options)
+    block, x = mamba_simple.Mamba(4, layer_idx=0), torch.ones(2, 3, 4)
+    with pytest.raises(ValueError, match=r"hidden_states has shape \(2, 3, 4\), expected one token"):
+        block.step(x, *block.allocate_inference_cache(2, 1))
+    with pytest.raises(TypeError, match="hidden_states"):
+        block([x])
+    with pytest.raises(ValueError, match="layer_idx is None"):
+        mamba_simple.Mamba(4)(x, InferenceParams(0, {}))
+    with pytest.raises(ValueError, match=r"cache\.recent has shape \(1, 8, 4\)"):
+        block(x, InferenceParams(0, {0: block.allocate_inference_cache(1, 1)}))
 
 
 def test_a_bad_state_dict_is_named() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssm_edu.torch.arguments import check_floating, check_shape, check_tensors, dtype_name
+from ssm_edu.torch.arguments import check_floating, check_shape, check_tensors, check_writable, dtype_name, unrecorded
 
 ACTIVATIONS = (None, "silu", "swish")
 
@@ -33,7 +33,7 @@ def causal_conv1d_fn(
             0 where they are negative.
         initial_states: (batch, dim, width − 1), the inputs before t = 0; zero if absent. Not beside seq_idx.
         return_final_states: whether to return (y, final_states), the last width − 1 inputs. Not beside seq_idx.
-        final_states_out: where to write these, if anywhere.
+        final_states_out: (batch, dim, width − 1), where to write these, if anywhere.
         activation: `silu`, `swish` (the same) or None.
 
     Returns:
@@ -41,14 +41,21 @@ def causal_conv1d_fn(
 
     Raises:
         TypeError: an argument is no tensor, or of a wrong kind of dtype.
-        ValueError: a shape that does not fit, another device than x's, seq_idx beside states.
+        ValueError: a shape that does not fit, another device than x's, seq_idx beside states, final_states_out without
+            return_final_states, or one that cannot be written in place.
     """
-    _check(x, weight, {"bias": bias, "seq_idx": seq_idx, "initial_states": initial_states}, activation)
+    others = {"bias": bias, "initial_states": initial_states, "final_states_out": final_states_out}
+    _check(x, weight, others | {"seq_idx": seq_idx}, activation)
     if x.ndim != 3:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (batch, dim, length)")
     width = weight.shape[1]
     sizes = {"batch": x.shape[0], "dim": x.shape[1], "length": x.shape[2], "before": width - 1}
     check_shape("initial_states", initial_states, "batch dim before", sizes)
+    check_shape("final_states_out", final_states_out, "batch dim before", sizes)
+    if final_states_out is not None:
+        if not return_final_states:
+            raise ValueError("final_states_out is given, expected return_final_states=True beside it")
+        check_writable("final_states_out", final_states_out)
     check_shape("seq_idx", seq_idx, "batch length", sizes)
     if seq_idx is not None:
         if initial_states is not None or return_final_states:
@@ -67,6 +74,7 @@ def causal_conv1d_fn(
     return y, final.clone()
 
 
+@unrecorded
 def causal_conv1d_update(
     x: Tensor,
     conv_state: Tensor,
@@ -77,6 +85,8 @@ def causal_conv1d_update(
     conv_state_indices: Tensor | None = None,
 ) -> Tensor:
     """:func:`causal_conv1d_fn` of what comes next, from the latest inputs, which are shifted in place.
+
+    Autograd does not record it: no gradient flows through the step, and conv_state holds on to no earlier one.
 
     Args:
         x: (batch, dim) or (batch, dim, length).
@@ -90,7 +100,7 @@ def causal_conv1d_update(
 
     Raises:
         TypeError, ValueError: as :func:`causal_conv1d_fn`.
-        NotImplementedError: cache_seqlens or conv_state_indices is given.
+        NotImplementedError: cache_seqlens or conv_state_indices is given; torch.func asks for a gradient.
     """
     for name, value in (("cache_seqlens", cache_seqlens), ("conv_state_indices", conv_state_indices)):
         if value is not None:
@@ -101,6 +111,7 @@ def causal_conv1d_update(
     memory = conv_state.shape[-1] if conv_state.ndim else 0
     sizes = {"batch": x.shape[0], "dim": x.shape[1], "memory": memory}
     check_shape("conv_state", conv_state, "batch dim memory", sizes)
+    check_writable("conv_state", conv_state)
     if memory < weight.shape[1] - 1:
         raise ValueError(f"conv_state holds {memory} inputs, expected at least width − 1 = {weight.shape[1] - 1}")
     fresh = x[..., None] if x.ndim == 2 else x
@@ -112,6 +123,9 @@ def causal_conv1d_update(
 
 def _convolved(padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     wide = torch.promote_types(padded.dtype, weight.dtype)
+    fresh = padded[..., weight.shape[1] - 1 :]
+    if fresh.numel() == 0:  # of no input there is no output, and conv1d refuses
+        return (fresh * weight[:, :1] + (0 if bias is None else bias[:, None])).to(wide)
     with torch.autocast(padded.device.type, enabled=False):
         return functional.conv1d(
             padded.to(wide), weight.to(wide)[:, None], None if bias is None else bias.to(wide), groups=len(weight)
@@ -120,12 +134,12 @@ def _convolved(padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _packed(padded: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
     wide, width, length = torch.promote_types(padded.dtype, weight.dtype), weight.shape[1], seq_idx.shape[1]
-    places = functional.pad(seq_idx, (width - 1, 0), value=-1)
+    places = functional.pad(seq_idx.long(), (width - 1, 0))  # with anything: what stands there is 0
     y = padded.new_zeros((), dtype=wide) if bias is None else bias.to(wide)[:, None]
     for k in range(width):
-        flows = places[:, k : k + length] == seq_idx
+        flows = places[:, k : k + length] == places[:, width - 1 :]
         y = y + torch.where(flows[:, None], padded[..., k : k + length].to(wide) * weight[:, k, None].to(wide), 0)
-    return torch.where(seq_idx[:, None] < 0, 0, y)
+    return torch.where(places[:, None, width - 1 :] < 0, 0, y) if seq_idx.dtype.is_signed else y
 
 
 def _activated(y: Tensor, activation: str | None) -> Tensor:

@@ -7,9 +7,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssm_edu.selective.problem import check_flag
-from ssm_edu.torch.arguments import check_floating, check_shape, check_tensors, dtype_name, precision, precision_of
+from ssm_edu.torch.arguments import (
+    check_floating,
+    check_shape,
+    check_tensors,
+    check_writable,
+    dtype_name,
+    precision,
+    precision_of,
+    unrecorded,
+)
 
 
+@unrecorded
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -24,6 +34,9 @@ def selective_state_update(
     state_batch_indices: Tensor | None = None,
 ) -> Tensor:
     """y_t, and the state h_{t−1} overwritten by h_t = exp(ΔA) h_{t−1} + Δ B_t x_t.
+
+    Autograd does not record it, as it does not record mamba_ssm's: no gradient flows through the step, and the state
+    holds on to no earlier one. :func:`selective_scan_fn` of length 1 with an initial_state is recorded.
 
     Computed in float32 (float64 for a float64 x) whatever the dtypes, and rounded to those of the state and of x.
     Mamba-2's channels come in heads: then dim is (head, channel) everywhere below.
@@ -42,8 +55,9 @@ def selective_state_update(
 
     Raises:
         TypeError: an argument is no tensor, or holds no floating-point numbers.
-        ValueError: a shape that does not fit, groups that do not divide the channels, another device than state's.
-        NotImplementedError: state_batch_indices is given.
+        ValueError: a shape that does not fit, groups that do not divide the channels, another device than state's, a
+            state that cannot be written in place.
+        NotImplementedError: state_batch_indices is given; torch.func asks for a gradient.
 
     Source: Mamba, eq. 2a and 2b.
     """
@@ -83,6 +97,7 @@ def _per_channel(M: Tensor, state: Tensor) -> Tensor:
 def _check(state: Tensor, tensors: dict[str, Tensor]) -> None:
     check_tensors("state", {"state": state} | tensors, required="x dt A B C")
     check_floating({"state": state} | tensors, may_be_complex="state A B C")
+    check_writable("state", state)
     is_complex = tensors["A"].is_complex()
     if state.is_complex() != is_complex:
         raise TypeError(f"state has dtype {dtype_name(state)}, expected a complex one where A has one, and only there")

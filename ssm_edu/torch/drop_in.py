@@ -21,14 +21,18 @@ import ssm_edu
 from ssm_edu.torch.convolution import causal_conv1d_fn, causal_conv1d_update
 from ssm_edu.torch.decoding import selective_state_update
 from ssm_edu.torch.inner import mamba_inner_fn
+from ssm_edu.torch.mamba_simple import Mamba
 from ssm_edu.torch.scan import selective_scan_fn
 
 LOG = logging.getLogger("ssm_edu.torch")
 INTERFACE = "mamba_ssm.ops.selective_scan_interface"
+CONVOLUTIONS = {"causal_conv1d_fn": causal_conv1d_fn, "causal_conv1d_update": causal_conv1d_update}
 SCANS: dict[str, Any] = {"selective_scan_fn": selective_scan_fn, "mamba_inner_fn": mamba_inner_fn}
 MODULES: dict[str, dict[str, dict[str, Any]]] = {
     "mamba_ssm": {
-        "mamba_ssm": SCANS,
+        "mamba_ssm": SCANS | {"Mamba": Mamba},
+        "mamba_ssm.modules": {},
+        "mamba_ssm.modules.mamba_simple": {"Mamba": Mamba},
         "mamba_ssm.ops": {},
         INTERFACE: SCANS,
         "mamba_ssm.ops.triton": {},
@@ -37,7 +41,8 @@ MODULES: dict[str, dict[str, dict[str, Any]]] = {
         "transformers.kernels.falcon_mamba": {"mamba_inner_fn": mamba_inner_fn},
     },
     "causal_conv1d": {
-        "causal_conv1d": {"causal_conv1d_fn": causal_conv1d_fn, "causal_conv1d_update": causal_conv1d_update}
+        "causal_conv1d": CONVOLUTIONS,
+        "causal_conv1d.causal_conv1d_interface": CONVOLUTIONS,
     },
 }
 # Of the release whose interface this is. From 2.0.4 on, Hugging Face also expects Mamba-2's kernels of mamba_ssm.
@@ -185,7 +190,8 @@ def _too_early() -> list[str]:
 
 
 def _origin(function: Callable[..., Any]) -> str:
-    return f"ssm_edu.torch.{function.__name__}"
+    where = function.__module__ if isinstance(function, type) else "ssm_edu.torch"
+    return f"{where}.{function.__name__}"
 
 
 def _version(package: str) -> str:

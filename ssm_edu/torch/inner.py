@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional
 
-from ssm_edu.torch.arguments import precision
+from ssm_edu.torch.arguments import check_dtype, check_floating, check_shape, check_tensors, precision
 from ssm_edu.torch.convolution import causal_conv1d_fn
 from ssm_edu.torch.scan import selective_scan_fn
+
+# The inputs that the scan does not check, and their axes. A map is B or C: a state of it, or two if A is complex.
+LAYOUTS = {
+    "conv1d_weight": "dim 1 width",
+    "conv1d_bias": "dim",
+    "x_proj_weight": "rows dim",
+    "delta_proj_weight": "dim rank",
+    "out_proj_weight": "out dim",
+    "out_proj_bias": "out",
+    "A": "dim state",
+    "B_proj_bias": "map",
+    "C_proj_bias": "map",
+    "b_rms_weight": "map",
+    "c_rms_weight": "map",
+    "dt_rms_weight": "dim",
+}
+REQUIRED = "conv1d_weight x_proj_weight delta_proj_weight out_proj_weight A"
 
 
 def mamba_inner_fn(
@@ -38,7 +57,7 @@ def mamba_inner_fn(
         xz: (batch, 2·dim, length), the input of the convolution and the gate.
         conv1d_weight: (dim, 1, width). conv1d_bias (dim,).
         x_proj_weight: (rank + 2·state, dim), to a factor of Δ, to B and to C; each state has two of them, interleaved,
-            if A is complex.
+            if A is complex. The rows to a B or C that is given may be absent.
         delta_proj_weight: (dim, rank).
         out_proj_weight: (out, dim). out_proj_bias (out,).
         A: (dim, state).
@@ -53,25 +72,52 @@ def mamba_inner_fn(
         (batch, length, out).
 
     Raises:
-        TypeError, ValueError: as :func:`selective_scan_fn`.
+        TypeError, ValueError, NotImplementedError: as :func:`selective_scan_fn`.
 
     Source: Mamba, §3.4 and Figure 3.
     """
     if checkpoint_lvl not in (0, 1):
         raise ValueError(f"checkpoint_lvl is {checkpoint_lvl!r}, expected 0 or 1")
+    inputs = (
+        *(conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A),
+        *(B_proj_bias, C_proj_bias, b_rms_weight, c_rms_weight, dt_rms_weight),
+    )
+    sizes = _checked_sizes(xz, dict(zip(LAYOUTS, inputs, strict=True)), projected=(B is None) + (C is None))
     x, z = xz.chunk(2, dim=1)
     x = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, activation="silu")
-    rank, state = delta_proj_weight.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
+    rank, size = sizes["rank"], sizes["map"]
     projected = functional.linear(x.transpose(1, 2), x_proj_weight)
-    factor, projected_B, projected_C = projected.split([rank, state, state], dim=-1)
+    factor = projected[..., :rank]
     delta = _normed(functional.linear(factor, delta_proj_weight), dt_rms_weight, b_c_dt_rms_eps).transpose(1, 2)
     if B is None:
-        B = _map(projected_B, B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A.is_complex())
+        B = _map(projected[..., rank : rank + size], B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A.is_complex())
     if C is None:
-        C = _map(projected_C, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A.is_complex())
+        C = _map(projected[..., sizes["rows"] - size :], C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A.is_complex())
     y = selective_scan_fn(x, delta, A, B, C, D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus)
     bias = None if out_proj_bias is None else out_proj_bias.to(out_proj_weight.dtype)
     return functional.linear(y.transpose(1, 2), out_proj_weight, bias)
+
+
+def _checked_sizes(xz: Tensor, inputs: dict[str, Any], projected: int) -> dict[str, int]:
+    """The sizes of the axes, once these inputs fit each other, with so many of B and C projected."""
+    check_tensors("xz", {"xz": xz} | inputs, required=REQUIRED)
+    check_floating({"xz": xz} | inputs, may_be_complex="A")
+    if xz.ndim != 3 or xz.shape[1] % 2:
+        raise ValueError(f"xz has shape {tuple(xz.shape)}, expected (batch, 2·dim, length)")
+    sizes = {"dim": xz.shape[1] // 2, "1": 1}
+    for name in REQUIRED.split():
+        x, axes = inputs[name], LAYOUTS[name].split()
+        if x.ndim != len(axes):
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected ({', '.join(axes)})")
+        sizes = dict(zip(axes, x.shape, strict=True)) | sizes
+    sizes["map"] = sizes["state"] * (2 if inputs["A"].is_complex() else 1)
+    if sizes["rows"] != sizes["rank"] + projected * sizes["map"]:
+        sizes["rows"] = sizes["rank"] + 2 * sizes["map"]
+    for name, x in inputs.items():
+        check_shape(name, x, LAYOUTS[name], sizes)
+    for name in ("x_proj_weight", "delta_proj_weight", "out_proj_weight"):
+        check_dtype(name, inputs[name], xz.dtype, "as xz has")
+    return sizes
 
 
 def _map(M: Tensor, bias: Tensor | None, rms_weight: Tensor | None, eps: float, is_complex: bool) -> Tensor:

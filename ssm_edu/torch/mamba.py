@@ -20,7 +20,7 @@ from torch.nn import functional
 from ssm_edu.arrays import positive_integer
 from ssm_edu.atlas import mamba as atlas_mamba
 from ssm_edu.torch import weights
-from ssm_edu.torch.arguments import check_shape, precision
+from ssm_edu.torch.arguments import check_dtype, check_shape, check_tensors, precision
 from ssm_edu.torch.convolution import causal_conv1d_fn, causal_conv1d_update
 from ssm_edu.torch.decoding import selective_state_update
 from ssm_edu.torch.scan import selective_scan_fn
@@ -145,10 +145,10 @@ class Mamba(nn.Module):
         A text may so be read in pieces, in the memory of one of them.
 
         Raises:
+            TypeError: x is no tensor, or has not the parameters' dtype.
             ValueError: x or the cache has another shape.
         """
-        if x.ndim != 3 or x.shape[-1] != self.d_model:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (batch, length, d_model = {self.d_model})")
+        self._check_tokens("x", x, "batch, length")
         self._check_cache(cache, len(x))
         u, z = self.before_the_scan(x, cache)
         delta, B, C = self.select(u)
@@ -167,11 +167,13 @@ class Mamba(nn.Module):
     def step(self, x_t: Tensor, cache: MambaCache) -> Tensor:
         """y_t of x_t, both (batch, d_model), from the cache, whose tensors are overwritten.
 
+        Autograd does not record it: :meth:`forward` of one token and a cache is recorded.
+
         Raises:
+            TypeError: x_t is no tensor, or has not the parameters' dtype.
             ValueError: x_t or the cache has another shape.
         """
-        if x_t.ndim != 2 or x_t.shape[-1] != self.d_model:
-            raise ValueError(f"x_t has shape {tuple(x_t.shape)}, expected (batch, d_model = {self.d_model})")
+        self._check_tokens("x_t", x_t, "batch")
         self._check_cache(cache, len(x_t))
         u, z = self.in_proj(x_t).chunk(2, dim=1)
         weight = self.conv1d.weight.squeeze(1)
@@ -189,6 +191,14 @@ class Mamba(nn.Module):
     @property
     def _delta_bias(self) -> Tensor:
         return self.dt_proj.bias.to(precision(self.dt_proj.bias.dtype))
+
+    def _check_tokens(self, name: str, x: Tensor, axes: str) -> None:
+        weight = self.in_proj.weight
+        check_tensors(name, {name: x, "in_proj.weight": weight}, required="in_proj.weight")
+        if x.ndim != len(axes.split()) + 1 or x.shape[-1] != self.d_model:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected ({axes}, d_model = {self.d_model})")
+        if weight.is_floating_point():  # which a quantised one is not
+            check_dtype(name, x, weight.dtype, "as in_proj.weight has")
 
     def _check_cache(self, cache: MambaCache | None, batch: int) -> None:
         if cache is None:

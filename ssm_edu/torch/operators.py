@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ssm_edu import selective_scan, selective_scan_backward
 from ssm_edu.selective.problem import ARGUMENTS, Reader
+from ssm_edu.torch.arguments import dtype_name
 
 ARRAYS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
 DIFFERENTIABLE = ARRAYS[:-1]
@@ -38,6 +40,8 @@ def scan(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 @scan.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor]:
+    _refuse_tangents()
+    _check_traced(_named(inputs)[0])
     u, _, A = inputs[:3]
     return u.new_empty(u.shape), A.new_empty((u.shape[0], u.shape[1], A.shape[1]))
 
@@ -61,6 +65,8 @@ def scan_backward(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) 
 
 @scan_backward.register_fake
 def _(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) -> list[Tensor]:
+    _refuse_tangents()
+    _check_traced(_named(inputs)[0] | {"grad_y": grad_y, "grad_last_state": grad_last_state})
     return [x.new_empty(x.shape) for x in inputs[: len(DIFFERENTIABLE)] if x is not None]
 
 
@@ -74,7 +80,8 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | No
     inputs = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(inputs[0])
-    found = iter(scan_backward(grad_y, grad_last_state, *inputs, *ctx.options))
+    adjoint = Adjoint.apply if is_transformed() else scan_backward
+    found = iter(adjoint(grad_y, grad_last_state, *inputs, *ctx.options))
     gradients = [None if x is None else next(found) for x in inputs[: len(DIFFERENTIABLE)]]
     return *gradients, None, *[None for _ in ctx.options]
 
@@ -85,8 +92,78 @@ def _refuse(ctx: Any, *gradients: Any) -> None:
     )
 
 
+def _refuse_forward(ctx: Any, *tangents: Any) -> None:
+    raise NotImplementedError(
+        "the selective scan has no forward-mode derivative; expected reverse mode (backward, vjp, jacrev)"
+    )
+
+
+def _refuse_tangents() -> None:
+    """What is traced does not show its tangents: none is traced inside `dual_level` or `jvp`."""
+    if forward_ad._current_level >= 0:
+        _refuse_forward(None)
+
+
 scan.register_autograd(_differentiate, setup_context=_save)
 scan_backward.register_autograd(_refuse)
+
+
+def _one_by_one(operator: Any) -> Any:
+    """The operator under vmap, which can batch none that returns a list by itself."""
+
+    def batched(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
+        def slices(i: int) -> list[Any]:
+            return [x if axis is None else x.select(axis, i) for x, axis in zip(inputs, in_dims, strict=True)]
+
+        outputs = zip(*[operator(*slices(i)) for i in range(info.batch_size)], strict=True)
+        stacked = [torch.stack(each) for each in outputs]
+        return stacked, [0] * len(stacked)
+
+    return batched
+
+
+scan.register_vmap(_one_by_one(scan))
+scan_backward.register_vmap(_one_by_one(scan_backward))
+
+
+def is_transformed() -> bool:
+    """Whether torch.func or forward mode is at work, outside of `torch.compile`.
+
+    The one cannot differentiate an operator, and the other's tangents it takes for zero without a word. An
+    `autograd.Function` around it serves both, but is slow to call.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+class Scan(torch.autograd.Function):
+    """`scan` where it is transformed."""
+
+    generate_vmap_rule = True
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_differentiate)
+    jvp = staticmethod(_refuse_forward)
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return scan(*inputs)
+
+
+class Adjoint(torch.autograd.Function):
+    """`scan_backward` likewise."""
+
+    generate_vmap_rule = True
+    backward = staticmethod(_refuse)
+    jvp = staticmethod(_refuse_forward)
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(scan_backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
 
 
 def _named(inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,13 +172,27 @@ def _named(inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(zip(ARRAYS, arrays, strict=True)), options
 
 
-def _on_host(arrays: dict[str, Tensor]) -> dict[str, Any]:
-    """NumPy's arrays, once their dtypes are checked as they came."""
-    reader, found = Reader(), dict[str, Any]()
+def _check(arrays: dict[str, Tensor | None]) -> None:
+    """Shapes and dtypes, as they came."""
+    reader = Reader()
     for name, x in arrays.items():
         if x is not None:
             kind, layouts = ARGUMENTS[name]
-            reader.check(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), kind, *layouts)
+            reader.check(name, tuple(x.shape), dtype_name(x), kind, *layouts)
+
+
+def _check_traced(arrays: dict[str, Tensor | None]) -> None:
+    """The same, unless a size is a symbol, which no comparison should tie to a number: then the run checks it."""
+    if all(isinstance(size, int) for x in arrays.values() if x is not None for size in x.shape):
+        _check(arrays)
+
+
+def _on_host(arrays: dict[str, Tensor | None]) -> dict[str, Any]:
+    """NumPy's arrays."""
+    _check(arrays)
+    found = dict[str, Any]()
+    for name, x in arrays.items():
+        if x is not None:
             x = x.detach().resolve_conj().resolve_neg()
         found[name] = None if x is None else (x.float() if x.dtype in NARROW else x).numpy()
     return found

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ssm_edu.selective.problem import ARGUMENTS, check_flag, check_options
-from ssm_edu.torch.arguments import check_tensors, dtype_name, precision, precision_of
-from ssm_edu.torch.operators import ARRAYS, scan
+from ssm_edu.torch.arguments import check_tensors, dtype_name, is_autocast, precision, precision_of
+from ssm_edu.torch.operators import ARRAYS, Scan, is_transformed, scan
 
 
 def selective_scan_fn(
@@ -33,7 +33,8 @@ def selective_scan_fn(
 
     The dtypes follow from u's as in :mod:`ssm_edu.selective.problem`. Under autocast they are brought there: u, delta,
     z, B and C to the widest of their dtypes, as autocast does where an operator takes several tensors, and the
-    parameters to float32. There is no second derivative and no forward-mode one.
+    parameters to float32. torch.func's grad, vjp, jacrev and vmap take it, outside of torch.compile. There is no second
+    derivative and no forward-mode one.
 
     Args:
         u: (batch, dim, length), float16, bfloat16, float32 or float64, on the CPU or on a CUDA device; all others are
@@ -60,7 +61,7 @@ def selective_scan_fn(
         ValueError: a shape that does not fit, another device than u's, an unknown discretization; on the CPU, a
             non-finite A, D or delta_bias.
         ImportError, RuntimeError: what a CUDA device needs is not here.
-        NotImplementedError: the gradient of a gradient.
+        NotImplementedError: the gradient of a gradient; a forward-mode derivative.
 
     Claims ADJ-1 to ADJ-8. Source: Mamba, eq. 2 and Algorithm 2.
     """
@@ -69,12 +70,13 @@ def selective_scan_fn(
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx)
     arrays: dict[str, Any] = dict(zip(ARRAYS, given, strict=True))
     check_tensors("u", arrays, required="delta A B C")
-    if u.device.type != "meta" and torch.is_autocast_enabled(u.device.type):
+    if is_autocast(u):
         arrays = _brought_together(arrays)
     if A.is_complex():
         for name in ("B", "C"):
             arrays[name] = _paired(name, arrays[name], arrays["u"])
-    y, last_state = scan(*arrays.values(), bool(delta_softplus), discretization)
+    recorded = Scan.apply if is_transformed() else scan
+    y, last_state = recorded(*arrays.values(), bool(delta_softplus), discretization)
     return (y, last_state) if return_last_state else y
 
 
