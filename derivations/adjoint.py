@@ -11,6 +11,11 @@
 # right.
 
 # %%
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mpmath as mp
@@ -18,9 +23,11 @@ import numpy as np
 import sympy as sp
 from hypothesis import strategies as st
 
+from ssm_edu import bounds
 from ssm_edu.discretize import METHODS
 from ssm_edu.ledger import Work, claim, run_as_script
 from ssm_edu.selective import selective_scan, selective_scan_backward
+from ssm_edu.selective.problem import DISCRETIZATIONS, make_problem
 
 L = 3
 z, Delta, a = sp.symbols("z Delta a")
@@ -117,7 +124,8 @@ def lagrangian(work: Work) -> None:
 # $\bar B = \Delta\,p(z)\,B$. Before it stands $\Delta = \operatorname{softplus}(\delta + \text{bias})$, behind it the
 # skip and the gate. We leave $\alpha$, $p$, softplus and silu as functions of which SymPy knows nothing but the names
 # of their derivatives: what it then proves holds for every rule at once. We write $\nabla_x$ for
-# $\partial\ell/\partial x$ and $e_t = w_t\operatorname{silu}(z_t)$ for what arrives behind the gate.
+# $\partial\ell/\partial x$ and $e_t = w_t\operatorname{silu}(z_t)$ for what arrives behind the gate. Any length and any
+# number of states come by the Lagrangian once more; three steps are written out beside it.
 
 
 # %%
@@ -133,6 +141,49 @@ softplus, dsoftplus = known_by_slope("softplus")
 silu, dsilu = known_by_slope("silu")
 
 
+def by_the_lagrangian(work: Work) -> None:
+    """The gradients are the explicit slopes of Λ (ADJ-2), to which each step and each state adds a term of its own."""
+    t, n = sp.symbols("t n", integer=True)
+    m = sp.Symbol("m", integer=True, positive=True)
+    u, step, gate, w, A, B, C, h, g = (
+        sp.IndexedBase(name) for name in ("u", "Delta", "z", "w", "a", "B", "C", "h", "g")
+    )
+    D, delta, bias, last = sp.symbols("D delta_t bias v_n")
+
+    def term(t: Any) -> Any:
+        x = step[t] * A[n]
+        moved = alpha(x) * h[t - 1, n] + step[t] * p(x) * B[t, n] * u[t]
+        return w[t] * silu(gate[t]) * C[t, n] * h[t, n] + g[t, n] * (moved - h[t, n])
+
+    skip = w[t] * silu(gate[t]) * D * u[t]
+    work.show("the term of step t and state n", term(t))
+    for symbol in (u[t], step[t], gate[t], B[t, n], C[t, n]):
+        work.equal(sp.diff(term(t - m), symbol), 0)
+        work.equal(sp.diff(term(t + m), symbol), 0)
+    work.show("has all of u_t, Δ_t, z_t, B_t and C_t there is, but for the skip", skip)
+
+    e, x = w[t] * silu(gate[t]), step[t] * A[n]
+    carried, written = dalpha(x) * g[t, n] * h[t - 1, n], g[t, n] * B[t, n] * u[t]
+    stationary = C[t, n] * e - g[t, n]
+    later = alpha(step[t + 1] * A[n]) * g[t + 1, n]
+    work.equal(sp.diff(term(t) + term(t + 1), h[t, n]), stationary + later, "by h_t, zero for the right g;")
+    work.equal(sp.diff(term(t) + last * h[t, n], h[t, n]), stationary + last, "at t = L with the last state's gradient")
+    for symbol, slope, text in (
+        (u[t], step[t] * p(x) * g[t, n] * B[t, n], "u_t"),
+        (step[t], A[n] * carried + (p(x) + x * dp(x)) * written, "Δ_t"),
+        (A[n], step[t] * carried + step[t] ** 2 * dp(x) * written, "a, summed over t"),
+        (B[t, n], g[t, n] * step[t] * p(x) * u[t], "B_t"),
+        (C[t, n], e * h[t, n], "C_t"),
+        (gate[t], w[t] * C[t, n] * h[t, n] * dsilu(gate[t]), "z_t"),
+        (h[t - 1, n], alpha(x) * g[t, n], "h_0, at t = 1"),
+    ):
+        work.equal(sp.diff(term(t), symbol), slope, f"the slope by {text}")
+    for symbol, slope in ((u[t], D * e), (D, e * u[t]), (gate[t], w[t] * D * u[t] * dsilu(gate[t]))):
+        work.equal(sp.diff(skip, symbol), slope)
+    for symbol in (delta, bias):
+        work.equal(sp.diff(softplus(delta + bias), symbol), dsoftplus(delta + bias), "and Δ_t has this slope")
+
+
 @claim(
     "ADJ-3",
     r"\nabla_{u_t} = \sum_n g_t\bar B_t + D e_t,\quad "
@@ -144,6 +195,7 @@ silu, dsilu = known_by_slope("silu")
 )
 def gradients_of_all_inputs(work: Work) -> None:
     """The gradients of u, Δ, A, B, C, D, z and the bias, for any rule"""
+    by_the_lagrangian(work)
     for N in (1, 2):
         times, states = range(1, L + 1), range(N)
         u, delta, gate, w = (in_time(name) for name in ("u", "delta", "z", "w"))
@@ -190,7 +242,7 @@ def gradients_of_all_inputs(work: Work) -> None:
     sigma = 1 / (1 + sp.exp(-x))
     work.equal(sp.diff(sp.log(1 + sp.exp(x)), x), sigma, "softplus′ is the sigmoid")
     work.equal(sp.diff(x * sigma, x), sigma * (1 + x * sigma.subs(x, -x)), "silu′ = σ(x)(1 + x σ(−x))")
-    work.summary("length 3, 1 and 2 states, any α and p, a gradient of the last state included")
+    work.summary("any α and p, any length and number of states; length 3 with 1 and 2 states written out")
 
 
 # %% [markdown]
@@ -377,21 +429,74 @@ def slopes_in_floating_point(work: Work) -> None:
 
 
 # %% [markdown]
-# A whole gradient is checked without a single difference. Move every input at once by $i\epsilon v$ with
-# $\epsilon = 10^{-30}$: the imaginary part of the output, over $\epsilon$, is the directional derivative $Jv$, with no
-# subtraction to lose digits in. The adjoint must satisfy $\langle g, Jv\rangle = \langle J^\top g, v\rangle$.
+# A whole gradient is checked without a single difference. Move all inputs at once, in a direction $v$, and carry beside
+# each number its derivative: $(x, \dot x)(y, \dot y) = (xy,\ \dot x y + x \dot y)$ and
+# $f(x, \dot x) = (f(x),\ f'(x)\,\dot x)$. What comes out beside $y$ is $Jv$. The adjoint must satisfy
+# $\langle g, Jv\rangle = \langle J^\top g, v\rangle$, for complex numbers with
+# $\langle g, v\rangle = \operatorname{Re}\sum g^* v$, whichever options the scan is given.
 
 
 # %%
-def plain_scan(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
-    """Mamba's scan as five lines of NumPy, holomorphic in every input."""
-    step = np.log1p(np.exp(delta + delta_bias[:, None]))
-    h: Any = 0.0
-    y = []
-    for t in range(u.shape[2]):
-        h = np.exp(step[:, :, t, None] * A) * h + (step * u)[:, :, t, None] * B[:, None, :, t]
-        y.append((h * C[:, None, :, t]).sum(-1))
-    return (np.stack(y, axis=-1) + D[:, None] * u) * z / (1 + np.exp(-z))
+@dataclass(frozen=True)
+class Dual:
+    """Numbers, and their derivatives in one direction."""
+
+    value: Any
+    slope: Any
+
+    def __add__(self, other: Dual) -> Dual:
+        return Dual(self.value + other.value, self.slope + other.slope)
+
+    def __mul__(self, other: Dual) -> Dual:
+        return Dual(self.value * other.value, self.slope * other.value + self.value * other.slope)
+
+    def through(self, f: Callable[[Any], Any], df: Callable[[Any], Any]) -> Dual:
+        return Dual(f(self.value), df(self.value) * self.slope)
+
+    def under(self, linear: Callable[[Any], Any]) -> Dual:
+        return Dual(linear(self.value), linear(self.slope))
+
+    def at(self, t: int) -> Dual:
+        """x_t of (batch, dim, length), for all states alike."""
+        return self.under(lambda x: x[:, :, t, None])
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def dsigmoid(x: Any) -> Any:
+    return sigmoid(x) * sigmoid(-x)
+
+
+def scan_with_slopes(x: dict[str, Dual], rule: str, softplus: bool, seq_idx: Any) -> tuple[Dual, Dual]:
+    """y and the last state. The slopes of α and p are the library's, which ADJ-5 and ADJ-7 are about."""
+    method, (dim, length) = METHODS[rule], x["u"].value.shape[1:]
+
+    def map_at(M: Any, t: int) -> Any:
+        if M.ndim == 2:
+            return M
+        M = M[..., t] if M.ndim == 4 else M[:, None, :, t]
+        return np.repeat(M, dim // M.shape[1], axis=1)
+
+    delta = x["delta"]
+    if "delta_bias" in x:
+        delta = delta + x["delta_bias"].under(lambda b: b[:, None])
+    if softplus:
+        delta = delta.through(lambda s: np.log1p(np.exp(s)), sigmoid)
+    zero = np.zeros((*x["u"].value.shape[:2], x["A"].value.shape[1]), x["A"].value.dtype)
+    h, outputs, pair = x.get("initial_state", Dual(zero, zero)), [], Dual(2 if np.iscomplexobj(zero) else 1, 0.0)
+    for t in range(length):
+        x_A = delta.at(t) * x["A"]
+        kept = 1.0 if t == 0 or seq_idx is None else (seq_idx[:, t] == seq_idx[:, t - 1])[:, None, None]
+        B, C = (x[name].under(partial(map_at, t=t)) for name in "BC")
+        carried = x_A.through(method.alpha, method.dalpha) * h * Dual(kept, 0.0)
+        h = carried + delta.at(t) * x_A.through(method.p, method.dp) * B * x["u"].at(t)
+        outputs.append(pair * (C * h).under(lambda terms: terms.sum(-1).real))
+    y = Dual(*(np.stack(parts, -1) for parts in zip(*((s.value, s.slope) for s in outputs), strict=True)))
+    if "D" in x:
+        y = y + x["D"].under(lambda D: D[:, None]) * x["u"]
+    return (y if "z" not in x else y * x["z"] * x["z"].through(sigmoid, dsigmoid)), h
 
 
 def random_inputs(rng: np.random.Generator, length: int) -> dict[str, Any]:
@@ -408,6 +513,46 @@ def random_inputs(rng: np.random.Generator, length: int) -> dict[str, Any]:
 
 
 seeds = st.integers(0, 2**32 - 1)
+MAPS = {"constant": (4, 3), "for all": (2, 3, -1), "by group": (2, 2, 3, -1)}  # shapes of B and C, of 2 × 4 × 3 states
+options = st.fixed_dictionaries(
+    {
+        "rule": st.sampled_from(DISCRETIZATIONS),
+        "softplus": st.booleans(),
+        "is_complex": st.booleans(),
+        "complex_maps": st.booleans(),
+        "maps": st.tuples(*[st.sampled_from(sorted(MAPS))] * 2),
+        "absent": st.sets(st.sampled_from(["D", "z", "delta_bias", "initial_state", "seq_idx", "grad_last_state"])),
+    }
+)
+
+
+def random_scan(rng: np.random.Generator, length: int, drawn: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a scan with these options; Δ > 0 also without softplus, and Re A < 0."""
+    kinds = dict.fromkeys(("A", "initial_state", "grad_last_state"), drawn["is_complex"])
+    kinds |= dict.fromkeys("BC", drawn["is_complex"] and drawn["complex_maps"])
+    in_time, states = (2, 4, length), (2, 4, 3)
+    shapes = {
+        "u": in_time,
+        "delta": in_time,
+        "A": (4, 3),
+        "D": (4,),
+        "z": in_time,
+        "delta_bias": (4,),
+        "grad_y": in_time,
+    }
+    shapes |= {
+        name: tuple(length if n < 0 else n for n in MAPS[kind]) for name, kind in zip("BC", drawn["maps"], strict=True)
+    }
+    shapes |= {"initial_state": states, "grad_last_state": states}
+    inputs: dict[str, Any] = {
+        name: rng.normal(size=shape) + (1j * rng.normal(size=shape) if kinds.get(name) else 0)
+        for name, shape in shapes.items()
+    }
+    inputs["A"] = -np.exp(inputs["A"].real) + 1j * inputs["A"].imag if drawn["is_complex"] else -np.exp(inputs["A"])
+    if not drawn["softplus"]:
+        inputs["delta"], inputs["delta_bias"] = np.exp(inputs["delta"]), np.exp(inputs["delta_bias"])
+    inputs["seq_idx"] = rng.integers(0, 2, (2, length))
+    return {name: value for name, value in inputs.items() if name not in drawn["absent"]}
 
 
 @claim(
@@ -418,20 +563,38 @@ seeds = st.integers(0, 2**32 - 1)
     declared="verified",
 )
 def adjoint_identity(work: Work) -> None:
-    """The library's adjoint is the transpose of a complex-step derivative"""
+    """The library's adjoint is the transpose of the derivative, with every option"""
 
-    def check(drawn: tuple[int, int]) -> None:
-        rng, length = np.random.default_rng(drawn[0]), drawn[1]
-        inputs = random_inputs(rng, length)
-        v = {name: rng.normal(size=value.shape) for name, value in inputs.items()}
-        g = rng.normal(size=inputs["u"].shape)
-        Jv = plain_scan(**{name: value + 1e-30j * v[name] for name, value in inputs.items()}).imag / 1e-30
-        gradients = selective_scan_backward(g, **inputs, delta_softplus=True, backend="reference")._asdict()
-        terms = np.concatenate([(gradients[name] * v[name]).ravel() for name in v])
-        # A product of length + 10 roundings; the terms cancel in the sum, hence the sum of their sizes.
-        work.within(abs((g * Jv).sum() - terms.sum()), 16 * (length + 10) * EPS * np.abs(terms).sum())
+    def check(drawn: tuple[int, int, dict[str, Any]]) -> None:
+        rng, length, chosen = np.random.default_rng(drawn[0]), drawn[1], drawn[2]
+        inputs = random_scan(rng, length, chosen)
+        g, g_last, seq_idx = inputs.pop("grad_y"), inputs.pop("grad_last_state", None), inputs.pop("seq_idx", None)
+        v = {
+            name: rng.normal(size=x.shape) + (1j * rng.normal(size=x.shape) if np.iscomplexobj(x) else 0)
+            for name, x in inputs.items()
+        }
+        moved = {name: Dual(x, v[name]) for name, x in inputs.items()}
+        y, last = scan_with_slopes(moved, chosen["rule"], chosen["softplus"], seq_idx)
+        left = (g * y.slope).sum() + (0.0 if g_last is None else (np.conj(g_last) * last.slope).sum().real)
 
-    work.forall(st.tuples(seeds, st.integers(1, 12)), check, examples=60)
+        how: dict[str, Any] = {
+            "delta_softplus": chosen["softplus"],
+            "seq_idx": seq_idx,
+            "discretization": chosen["rule"],
+        }
+        found = selective_scan_backward(g, **inputs, **how, grad_last_state=g_last, backend="reference")._asdict()
+        radii = bounds.backward(make_problem(**inputs, **how), g, g_last)._asdict()
+        terms = np.concatenate([(np.conj(found[name]) * v[name]).real.ravel() for name in v])
+        off = sum((radii[name].reshape(v[name].shape) * np.abs(v[name])).sum() for name in v)
+        # Both sides are sums of the same products, in another order: each is as far from the truth as a gradient
+        # may be (ROUND-12), and rounded in the last sum.
+        work.within(abs(left - terms.sum()), 2 * (off + terms.size * EPS * np.abs(terms).sum()))
+
+    work.forall(st.tuples(seeds, st.integers(1, 8), options), check, examples=150)
+    work.summary(
+        f"150 scans: {len(DISCRETIZATIONS)} rules, real and complex states and maps, constant, grouped and not; with"
+        " and without softplus, D, z, bias, initial state, packed sequences and a gradient of the last state"
+    )
 
 
 # %% [markdown]
@@ -458,9 +621,10 @@ def chunks_exchange_two_numbers(work: Work) -> None:
         seed, length, K = drawn
         rng = np.random.default_rng(seed)
         inputs = random_inputs(rng, length)
-        options: dict[str, Any] = {"delta_softplus": True, "backend": "reference"}
+        how: dict[str, Any] = {"delta_softplus": True, "backend": "reference"}
         g = rng.normal(size=inputs["u"].shape)
-        whole = selective_scan_backward(g, **inputs, **options)
+        whole = selective_scan_backward(g, **inputs, **how)
+        radii = bounds.backward(make_problem(**inputs, delta_softplus=True), g)
 
         def chunk(start: int) -> dict[str, Any]:
             return {n: x[..., start : start + K] if x.ndim == 3 else x for n, x in inputs.items()}
@@ -468,24 +632,22 @@ def chunks_exchange_two_numbers(work: Work) -> None:
         starts = range(0, length, K)
         borders = [np.zeros((*g.shape[:2], inputs["A"].shape[1]))]
         for start in starts:
-            run = selective_scan(**chunk(start), **options, initial_state=borders[-1], return_last_state=True)
+            run = selective_scan(**chunk(start), **how, initial_state=borders[-1], return_last_state=True)
             borders.append(run[1])
         carried: Any = np.zeros_like(borders[0])
         parts: list[Any] = []
         for start, border in reversed(list(zip(starts, borders[:-1], strict=True))):
             part = selective_scan_backward(
-                g[..., start : start + K], **chunk(start), **options, initial_state=border, grad_last_state=carried
+                g[..., start : start + K], **chunk(start), **how, initial_state=border, grad_last_state=carried
             )
             carried = part.initial_state
             parts.insert(0, part)
         for name in inputs:
             pieces = [getattr(part, name) for part in parts]
             found = np.concatenate(pieces, axis=-1) if pieces[0].ndim == 3 else sum(pieces)
-            # In time the arithmetic is the same to the bit; the sums over time are taken in another order.
-            exact = pieces[0].ndim == 3
-            size = np.abs(getattr(whole, name)).max()
-            error = np.abs(found - getattr(whole, name)).max()
-            work.within(error, 0.0 if exact else 2 * length * len(g) * EPS * max(size, 1), name)
+            # In time the arithmetic is the same to the bit; the sums over time are taken in another order (ROUND-4).
+            allowed = 0.0 if pieces[0].ndim == 3 else getattr(radii, name)
+            work.within(np.abs(found - getattr(whole, name)), allowed, name)
 
     work.forall(st.tuples(seeds, st.integers(1, 10), st.integers(1, 5)), check, examples=15)
 

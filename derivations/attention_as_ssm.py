@@ -94,6 +94,7 @@ def normaliser(work: Work) -> None:
         work.equal(sum(w * x for w, x in zip(weights, v, strict=False)), q[t] * values[t] / (q[t] * ones[t]))
         work.equal(sum(weights), 1)
     work.show("the last output of two channels, the second one fed with 1", values[-1] / ones[-1])
+    work.summary(f"{LENGTH} tokens written out, all symbols free")
 
 
 # %% [markdown]
@@ -303,6 +304,7 @@ def retention_as_s4d(work: Work) -> None:
     kernel = [q * A**j * sp.conjugate(k) for j in range(LENGTH)]
     for n in range(LENGTH):
         work.equal(sum(kernel[n - m] * v[m] for m in range(n + 1)), sp.expand(q * states[n]))
+    work.summary(f"{LENGTH} tokens written out, all symbols free")
 
 
 # %% [markdown]
@@ -331,6 +333,7 @@ def gated_linear_attention(work: Work) -> None:
     a_new, k_i, v_i, B_t, B_i = sp.symbols("alpha_{t+1} k_i v_i B_t B_i", positive=True)
     work.equal((a_new * B_t) / B_i * k_i * v_i, a_new * (B_t / B_i * k_i * v_i), "induction: what is kept of each term")
     work.show("the last weight of the first value", q[-1] * B[-1] * k[0] / B[0])
+    work.summary(f"the induction step, and {LENGTH} tokens written out")
 
 
 @claim(
@@ -478,6 +481,7 @@ def wkv_is_a_ratio(work: Work) -> None:
     term = sp.exp(-(t - 1 - i) * w + k_i)
     work.equal(term.subs(t, t + 1), sp.exp(-w) * term, "induction: from one output to the next, a term fades by")
     work.equal(term.subs(t, i + 1), sp.exp(k_i), "starting, one token later, from")
+    work.summary(f"the induction step, and {LENGTH} tokens written out")
 
 
 @claim(
@@ -496,6 +500,7 @@ def wkv_sums_are_convolutions(work: Work) -> None:
         convolution = sum(kernel[t - i] * g[i] for i in range(t + 1))
         work.equal(convolution, sp.expand((states[t - 1] if t else 0) + sp.exp(u_bonus) * g[t]))
     work.show("the kernel", sp.Matrix([kernel]))
+    work.summary(f"{LENGTH} tokens written out, all symbols free")
 
 
 @claim(
@@ -517,6 +522,7 @@ def wkv_is_a_mean(work: Work) -> None:
         for x, y in zip(weights, shifted, strict=True):
             work.equal(sp.powsimp(x * sp.exp(shift_by)), sp.powsimp(y))
     work.show("a shift multiplies numerator and denominator by", sp.exp(shift_by))
+    work.summary("1 to 4 tokens written out, all symbols free")
 
 
 # %% [markdown]
@@ -661,6 +667,7 @@ def finch(work: Work) -> None:
         work.equal(r[t] * (S[t] + u_bonus * k[t] * v[t]), sp.expand(r[t] * late[t] + r[t] * u_bonus * k[t] * v[t]))
         work.equal(sp.expand(r[t] * late[t]), decayed)
     work.show("the last sum over the past", late[-1].factor())
+    work.summary(f"{LENGTH} tokens written out, all symbols free")
 
 
 # %% [markdown]

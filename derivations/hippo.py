@@ -77,6 +77,7 @@ def triangular(work: Work) -> None:
     A, _ = legs_symbolic(5)
     work.equal(A.charpoly(lam).as_expr(), sp.prod(lam + k for k in range(1, 6)), "characteristic polynomial, N = 5")
     work.true(A.is_lower, "A is lower triangular, so that det(λ − A) is the product along the diagonal for every N")
+    work.summary("N = 5; any N by the triangle")
 
 
 # %% [markdown]

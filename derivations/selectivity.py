@@ -570,6 +570,17 @@ def recall_equations(first: int, kernel: Sequence[Any]) -> list[Any]:
 )
 def no_kernel_selects(work: Work) -> None:
     """Selective copying with variable gaps is inconsistent for every kernel"""
+    T, t, p_ = (sp.Symbol(name, integer=True) for name in ("T", "t", "p"))
+    m = sp.Symbol("m", integer=True, positive=True)
+    K, tokens = sp.IndexedBase("K"), sp.IndexedBase("x")
+    slope = sp.diff(K[T - t] * tokens[t], tokens[p_])
+    work.equal(slope.subs(t, p_), K[T - p_], "any length T: what the output has of x_p stands in the term t = p,")
+    work.equal(slope.subs(t, p_ + m), 0, "and in no term after it")
+    work.equal(slope.subs(t, p_ - m), 0, "nor before it")
+    weight = sp.Symbol("K_{T-p}")
+    work.true(
+        sp.linsolve([weight - 1, weight], weight) == sp.EmptySet, "x_p is asked for, or another: no weight fits both"
+    )
     kernel = sp.symbols("K_0:5")
     for first in range(3):
         work.true(sp.linsolve(recall_equations(first, kernel), *kernel[1:]) != sp.EmptySet)
@@ -579,13 +590,16 @@ def no_kernel_selects(work: Work) -> None:
         matrix, right = sp.linear_eq_to_matrix(equations, *kernel[1:])
         work.true(sp.linsolve(equations, *kernel[1:]) == sp.EmptySet, f"places {p} and {q} together: none")
         work.true(matrix.row_join(right).rank() > matrix.rank(), "the right-hand side lies outside the column space")
-    work.summary("the first of two useful tokens among four, every pair of its places, K free: of any state size")
+    work.summary(
+        "any length and any two places; four tokens, every pair of places, written out; K free: of any state size"
+    )
 
 
 @claim(
     "SEL-21",
     r"m \text{ places, equally likely, tokens white of variance } 1: \quad"
-    r" \min_K \mathbb E\Big(\sum_k K_k x_{T-k} - x_p\Big)^2 = 1 - \tfrac1m, \text{ at } K_k = \tfrac1m",
+    r" \min_K \mathbb E\Big(\sum_k K_k x_{T-k} - x_p\Big)^2 = 1 - \tfrac1m,"
+    r" \text{ at } K_k = \tfrac1m \text{ for these, else } 0",
     source="Article 2, on selective copying, derived here",
     method="symbolic",
     declared="proved",
@@ -594,9 +608,15 @@ def best_kernel(work: Work) -> None:
     """The best kernel takes the mean of all places: one token in m right"""
     k = sp.Symbol("k", real=True)
     m = sp.Symbol("m", positive=True)
-    # E = 1/m Σ_p [(1 − K_p)² + Σ_{q≠p} K_q²]: each K stands once in the first role and m − 1 times in the second
+    # White tokens: E(Σ c_k x_k)² = Σ c_k². So the error at the place p is (1 − K_p)² + Σ_{q≠p} K_q²
     share = ((1 - k) ** 2 + (m - 1) * k**2) / m
     work.show("what one of the m weights adds to the error", share)
+    total = m * share
+    work.equal(total.subs(m, 1), (1 - k) ** 2, "induction: of one place this is the error;")
+    work.equal(total.subs(m, m + 1) - total, k**2, "with one place more, each of the m weights is in the way there,")
+    work.equal(
+        total.subs(m, m + 1), (1 - k) ** 2 + m * k**2, "and the new weight is right there and in the way m times"
+    )
     [best] = sp.solve(sp.diff(share, k), k)
     work.equal(best, 1 / m, "the best weight")
     work.true(sp.diff(share, k, 2).is_positive, "a minimum")
@@ -605,6 +625,7 @@ def best_kernel(work: Work) -> None:
         K = sp.symbols(f"K_1:{count + 1}")
         error = sum(sum((int(q == p) - K[q]) ** 2 for q in range(count)) for p in range(count)) / sp.Integer(count)
         work.equal(error, sum(share.subs({k: one, m: count}) for one in K), f"m = {count}: the error splits so")
+    work.summary("the induction step from m places to m + 1, and 2, 3 and 4 places written out")
 
 
 # %% [markdown]
@@ -628,6 +649,13 @@ def best_kernel(work: Work) -> None:
 )
 def states_recall(work: Work) -> None:
     """As many states as useful tokens recall them exactly"""
+    size, k = (sp.Symbol(name, integer=True, positive=True) for name in ("M", "k"))
+    first, later = sp.symbols("r_1 r_n")
+    reduced = later**k - first * later ** (k - 1)
+    work.equal(reduced, (later - first) * later ** (k - 1), "induction: a column less r₁ times the next has in row n")
+    work.equal(reduced.subs(later, first), 0, "and nothing in the first row, but for the 1 of the last column")
+    # expanded by that 1, what is left is the determinant of M − 1 tokens, with a factor r_n − r₁ in each of its rows
+    work.equal((-1) ** (1 + size) * (-1) ** (size - 1), 1, "its sign is that of the M − 1 factors (−1) of r₁ − r_n")
     for M in (2, 3, 4):
         r, B_bar = sp.symbols(f"r_1:{M + 1}"), sp.symbols(f"B_1:{M + 1}")
         matrix = sp.Matrix(M, M, lambda n, j, r=r, B_bar=B_bar, M=M: B_bar[n] * r[n] ** (M - 1 - j))
@@ -636,7 +664,7 @@ def states_recall(work: Work) -> None:
     other = sp.Symbol("a_2", negative=True)
     work.equal(sp.diff(sp.exp(Delta * other), other), Delta * sp.exp(Delta * other), "r is injective: its slope by a")
     work.true((Delta * sp.exp(Delta * other)).is_positive, "is positive")
-    work.summary("2, 3 and 4 tokens, all r and B̄ free")
+    work.summary("the induction step from M − 1 tokens to M, and 2, 3 and 4 tokens written out, all r and B̄ free")
 
 
 def recall(

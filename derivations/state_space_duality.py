@@ -134,6 +134,7 @@ def rank_is_reached(work: Work) -> None:
         vandermonde = sp.prod(a[m] - a[n] for n in range(states) for m in range(n))
         sign = (-1) ** (states * (states - 1) // 2)
         work.equal(sp.factor(block.det()), sign * sp.prod(a) * vandermonde**2, f"N = {states}")
+    work.summary("1, 2 and 3 states, all decays free")
 
 
 # %% [markdown]
@@ -154,6 +155,7 @@ def inverse_is_bidiagonal(work: Work) -> None:
     bidiagonal = sp.eye(T) - sp.Matrix(T, T, lambda t, s: decays[t] if s == t - 1 else 0)
     work.show("L⁻¹", bidiagonal)
     work.equal(bidiagonal * decay_matrix(decays), sp.eye(T))
+    work.summary(f"{T} steps, all decays free")
 
 
 # %% [markdown]
@@ -249,6 +251,7 @@ def a_mask_for_each_state(work: Work) -> None:
     work.show(
         "at C = (1, 1), B = (1, −1) CᵀB = 0: no mask whatever gives what the scan transports", entry.subs(crossed)
     )
+    work.summary(f"1, 2 and 3 states, {T} steps, everything free; for “one is enough” two states, hence more")
 
 
 # %% [markdown]
@@ -523,6 +526,7 @@ def two_taps(work: Work) -> None:
         "T, on and below the diagonal", taps.multiply_elementwise(sp.Matrix(T, T, lambda t, s: 1 if s <= t else 0))
     )
     work.equal(scan(decays, drive), decay_matrix(decays).multiply_elementwise(taps) * sp.Matrix(inputs))
+    work.summary(f"{T} steps, everything free")
 
 
 # %% [markdown]

@@ -122,13 +122,23 @@ def _is_exponential_and_integral(work: Work, A: sp.Matrix, E: sp.Matrix, F: sp.M
 )
 def diagonal_matrices(work: Work) -> None:
     """Ā and B̄ for a diagonal A, entry by entry"""
+    # diag(Z, z): any diagonal matrix Z, and one entry more
+    (Z, V, E_Z), z, v = sp.symbols("Z V E", commutative=False), sp.Symbol("z", nonzero=True), sp.Symbol("v")
+    k = sp.Symbol("k", integer=True, positive=True)
+    M, power = sp.diag(Z, z), sp.diag(Z**k, z**k)
+    work.equal(M, power.subs(k, 1), "induction: the k-th power of diag(Z, z), for k = 1")
+    work.equal((M * power).applyfunc(sp.powsimp), power.subs(k, k + 1).applyfunc(sp.powsimp), "and from k to k + 1")
+    work.show("so e^{diag(Z, z)} = diag(E, e^z) with E = e^Z, term by term, and the new entry gets the map of a number")
+    B_bar = sp.diag(Z**-1, 1 / z) * (sp.diag(E_Z, sp.exp(z)) - sp.eye(2)) * sp.Matrix([V, v])
+    work.equal(B_bar, sp.Matrix([Z**-1 * (E_Z - 1) * V, (sp.exp(z) - 1) / z * v]))
     entries = sp.symbols("a_1:4", nonzero=True)
     A = sp.diag(*entries)
     E = sp.diag(*(sp.exp(Delta * e) for e in entries))
     _is_exponential_and_integral(work, A, E, A.inv() * (E - sp.eye(3)))
     weights = sp.Matrix(sp.symbols("b_1:4"))
     by_entry = sp.Matrix([(sp.exp(Delta * e) - 1) / e * w for e, w in zip(entries, weights, strict=True)])
-    work.equal((Delta * A).inv() * (E - sp.eye(3)) * Delta * weights, by_entry, "B̄, entry by entry")
+    work.equal((Delta * A).inv() * (E - sp.eye(3)) * Delta * weights, by_entry, "three entries, written out")
+    work.summary("the induction step from n entries to n + 1, and three entries written out")
 
 
 @claim(
@@ -153,21 +163,34 @@ def general_two_by_two(work: Work) -> None:
 
 @claim(
     "ZOH-6",
-    r"J = \lambda I + N:\quad e^{\Delta J} = e^{\lambda\Delta}\sum_k \frac{(\Delta N)^k}{k!},\quad"
+    r"J = \lambda I + N,\ N^n = 0:\quad e^{\Delta J} = e^{\lambda\Delta}\sum_{k<n} \frac{(\Delta N)^k}{k!},\quad"
     r" \int_0^\Delta e^{uJ}du = J^{-1}(e^{\Delta J} - I)",
     source="Higham 2008, §1.2",
     method="symbolic",
     declared="proved",
 )
 def jordan_blocks(work: Work) -> None:
-    """Defective matrices: Jordan blocks of size 2, 3 and 4"""
-    lam = sp.Symbol("lambda", nonzero=True)
+    """Defective matrices: Jordan blocks of any size"""
+    lam, k, N_ = sp.Symbol("lambda", nonzero=True), sp.Symbol("k", integer=True, positive=True), sp.Symbol("N")
+    # Only powers of N occur, which commute: a symbol may stand for it. The terms before k lack rest(k) of E′ = JE.
+    term, before = (sp.exp(lam * Delta) * (Delta * N_) ** j / sp.factorial(j) for j in (k, k - 1))
+    first, rest = sp.exp(lam * Delta), N_ * before
+    work.equal(
+        (lam + N_) * first - first.diff(Delta), rest.subs(k, 1), "induction: what the term k = 0 lacks of E′ = JE"
+    )
+    work.equal(
+        (lam + N_) * term - term.diff(Delta),
+        N_ * term - rest,
+        "the next term makes up for it, and lacks N times itself",
+    )
+    work.equal(term.subs(Delta, 0), 0, "it adds nothing at Δ = 0, and with N^n = 0 the last lacks nothing")
     for n in (2, 3, 4):
         N = sp.Matrix(n, n, lambda i, j: int(j == i + 1))
         J = lam * sp.eye(n) + N
         series = sum((Delta**k * N**k / sp.factorial(k) for k in range(n)), sp.zeros(n, n))
         E = sp.exp(lam * Delta) * series
         _is_exponential_and_integral(work, J, E, J.inv() * (E - sp.eye(n)))
+    work.summary("the induction step, for any n and N^n = 0, and blocks of size 2, 3 and 4")
 
 
 @claim(

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
 from ssm_edu.ledger import Claim, Result, claims_of
+from ssm_edu.names import unknown
 
 # The order in which they are read: from the differential equation to the scan, to the models that are one, to its
 # gradient and its rounding; at last the two articles, statement by statement.
@@ -61,8 +61,8 @@ def load(name: str) -> ModuleType:
     Raises:
         ValueError: no derivation of that name.
     """
-    if name not in names():
-        raise ValueError(_unknown("derivation", name, names()))
+    if message := unknown("derivation", [name], names(), _the_derivations()):
+        raise ValueError(message)
     qualified = f"ssm_edu_derivations.{name}"
     if qualified not in sys.modules:
         spec = importlib.util.spec_from_file_location(qualified, folder() / f"{name}.py")
@@ -74,11 +74,8 @@ def load(name: str) -> ModuleType:
     return sys.modules[qualified]
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    any_case = {key.casefold(): key for key in known}
-    close = get_close_matches(name.casefold(), any_case, n=1)
-    hint = f"did you mean {any_case[close[0]]!r}?" if close else f"the derivations are {', '.join(names())}"
-    return f"no {kind} named {name!r}; {hint}"
+def _the_derivations() -> str:
+    return f"the derivations are {', '.join(names())}"
 
 
 def select(wanted: list[str]) -> list[Claim]:
@@ -89,9 +86,8 @@ def select(wanted: list[str]) -> list[Claim]:
     """
     claims = [one for name in names() for one in claims_of(vars(load(name)))]
     keys = names() + [one.id for one in claims]
-    for name in wanted:
-        if name not in keys:
-            raise ValueError(_unknown("derivation or claim", name, keys))
+    if message := unknown("derivation or claim", wanted, keys, _the_derivations()):
+        raise ValueError(message)
     return [one for one in claims if not wanted or one.id in wanted or one.derivation in wanted]
 
 

@@ -7,9 +7,13 @@ A claim is a function of one argument, the :class:`Work`, on which it shows its 
     def integral(work):
         work.equal(sp.integrate(sp.exp(u * A), (u, 0, Delta)), (sp.exp(Delta * A) - 1) / A)
 
-The verdict is never typed in: it is *proved* when every check is SymPy's and holds, *verified* when every check
-holds and some are numeric, *refuted* when a check failed with a witness. A claim that checks nothing, that
-SymPy cannot decide, or that raises has the verdict *error*, which nobody can declare.
+The verdict is never typed in: it is *proved* when every check is SymPy's and holds, for all values of its symbols;
+*verified* when every check holds and some are numeric; *refuted* when a check failed with a witness. A claim that
+checks nothing, that SymPy cannot decide, or that raises has the verdict *error*, which nobody can declare.
+
+What SymPy checks are formulas; how they make up the statement is said in words beside them. A statement about every
+length or size is proved by an induction step, or another check in which the size is a symbol; where none is given, it
+is proved for the sizes that the statement or the evidence names, and no others.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Inexact
+from jaxtyping import Float, Inexact, Shaped
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import numbers, positive_integer
@@ -42,17 +42,18 @@ def combine(second: Elements, first: Elements) -> Elements:
     return a2 * a1, a2 * b1 + b2
 
 
-def decay_combine(A: Inexact[np.ndarray, "... state"]) -> Combine:
+def decay_combine(A: Shaped[np.ndarray, "... state"], exp: Callable[[Any], Any] = np.exp) -> Combine:
     """The product of pairs (ΣΔ, b) that stand for h ↦ exp(A ΣΔ) h + b, with A constant in time (SCAN-15).
 
     ΣΔ has shape (..., length), with no axis for the state: all states share it. b has shape (..., state, length).
+    A may hold objects for which `exp` is an elementwise exponential, such as symbols.
     """
     rates = A[..., None]
 
     def combine_decays(second: Elements, first: Elements) -> Elements:
         sum2, b2 = second
         sum1, b1 = first
-        return sum2 + sum1, np.exp(rates * sum2[..., None, :]) * b1 + b2
+        return sum2 + sum1, exp(rates * sum2[..., None, :]) * b1 + b2
 
     return combine_decays
 
@@ -265,14 +266,14 @@ def rounding_bound(
     """How far the states of any scan of (a, b) can lie from the exact ones; two scans, twice as far (SCAN-20).
 
     γ_{kt} Σ_s |a_t…a_{s+1} b_s| with γ_n = nu/(1 − nu), where u is the unit roundoff of the common dtype and
-    k = 2 roundings a combine, 4 for complex numbers. It holds where nothing under- or overflows.
-    Source: Higham 2002, §3.1 and §3.6.
+    k = 2 roundings a combine, 4 for complex numbers; with t + 1 for t, which makes up for its own roundings. It holds
+    where nothing under- or overflows. Source: Higham 2002, §3.1 and §3.6.
     """
     arrays = [_inexact("a", a, 1), _inexact("b", b, 1)]
     if initial_state is not None:
         arrays.append(_inexact("initial_state", initial_state, 0))
     dtype = np.result_type(*(x.dtype for x in arrays))
-    magnitude = sequential(*(np.abs(x).astype(np.float64) for x in arrays), reverse=reverse)
+    magnitude = sequential(*(np.abs(x.astype(np.result_type(x, np.float64))) for x in arrays), reverse=reverse)
     steps = np.arange(2, magnitude.shape[-1] + 2)  # one more than t, for the roundings of the bound itself
     nu = (4 if dtype.kind == "c" else 2) * steps[:: -1 if reverse else 1] * np.finfo(dtype).eps / 2
     return nu / (1 - nu) * magnitude

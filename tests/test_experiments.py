@@ -110,7 +110,7 @@ def test_the_list_names_them_and_imports_no_torch():
 def test_an_unknown_name_and_a_missing_folder_are_said(tmp_path):
     code, words = told("constant_memry")
     assert code == 2
-    assert "no experiment named 'constant_memry'; the experiments are constant_memory, " in words
+    assert "no experiment named 'constant_memry'; did you mean 'constant_memory'?" in words
     with pytest.raises(ValueError, match="no experiment named 'result'"):
         experiments.load("result")
     assert told("constant_memory", "--out", str(tmp_path / "no")) == (2, f"ssm-edu: --out: no folder {tmp_path / 'no'}")

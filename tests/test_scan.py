@@ -80,6 +80,21 @@ def test_scans_follow_the_recurrence(scan, length, seed, dtype, batch, reverse):
     assert_follows_recurrence(scan.function, *draw_arrays(length, seed, dtype, batch), reverse=reverse)
 
 
+@given(lengths, seeds, st.sampled_from(DTYPES), st.booleans())
+def test_the_bound_is_the_formula_for_a_step_more(length, seed, dtype, reverse):
+    """SCAN-20: γ_{k(t+1)} (Σ_s |a_t…a_{s+1} b_s| + |a_t…a_1 h_0|), to the roundings of double precision."""
+    a, b, h0 = draw_arrays(length, seed, dtype)
+    size_a, size_b = (abs(x.astype(np.result_type(x, np.float64))) for x in (a, b))
+    if reverse:  # step t uses the next factor, and h0 is what comes in at the end
+        size_a, size_b = np.roll(size_a, -1)[::-1], size_b[::-1]
+        size_a[:1] = 1
+    terms = np.concatenate([[abs(complex(h0))], size_b])
+    nu = (4 if np.dtype(dtype).kind == "c" else 2) * np.arange(2, length + 2) * np.finfo(dtype).eps / 2
+    sums = [sum(np.prod(size_a[s:t]) * terms[s] for s in range(t + 1)) for t in range(1, length + 1)]
+    found = rounding_bound(a, b, h0, reverse=reverse)
+    np.testing.assert_allclose(found[:: -1 if reverse else 1], nu / (1 - nu) * sums, rtol=1e-12)
+
+
 @given(scans, lengths)
 def test_scans_yield_all_words_at_their_stated_cost(scan, length):
     """SCAN-9, SCAN-10, SCAN-11, SCAN-12 and SCAN-13: right on words is right in every monoid."""
@@ -193,16 +208,28 @@ def test_decay_form_is_the_affine_scan(length, chunk, seed, is_complex, reverse)
     b, h0 = rng.standard_normal((batch, dim, state, length)), rng.standard_normal((batch, dim, state))
     a = np.exp(delta[:, :, None, :] * A[..., None])
     found = chunked_decay(delta, A, b, chunk, h0, reverse=reverse)
-    # An exponent A·ΣΔ in error by ε|A|ΣΔ moves its exponential by ε|A|ΣΔ·exp(Re A·ΣΔ) ≤ ε(|A|/|Re A|)/e (SCAN-16);
-    # ε has a rounding for each sum, the product with A and the exponential on both sides: 2(L + 4) of them.
+    # ΣΔ, its product with A and the exponential have a rounding each, and one a sum: ε = 2(L + 4)u for both sides. An
+    # exponent in error by ε|A|ΣΔ = ε's, with s = |Re A|ΣΔ, moves its exponential by ε'/(e(1 − ε')) at most (SCAN-16).
     u = np.finfo(float).eps / 2
-    tilt = (abs(A) / abs(A.real))[..., None]
-    exponentials = 2 * (length + 4) * u * (tilt / np.e + 1) * (abs(b).sum(-1) + abs(h0))[..., None]
+    error = 2 * (length + 4) * u
+    tilted = error * (abs(A) / abs(A.real))[..., None]
+    exponentials = (tilted / (np.e * (1 - tilted)) + error) * (abs(b).sum(-1) + abs(h0))[..., None]
     bound = 2 * rounding_bound(a, b, h0, reverse=reverse) + exponentials
     assert np.all(abs(found - sequential(a, b, h0, reverse=reverse)) <= bound)
     if length > 1 and not reverse:
         wrong = chunked_decay(np.roll(delta, 1, axis=-1), A, b, chunk, h0)
         assert not np.all(abs(wrong - sequential(a, b, h0)) <= bound)
+
+
+@given(st.floats(0, 100), st.floats(-0.99, 0.99))
+def test_a_relative_error_of_the_exponent_moves_a_decay_within_its_bound(s, error):
+    """SCAN-16. An exponential of x is off by |x|u in its argument and 4u besides, times e⁻ˣ: below 1e-15 for each."""
+    moved = abs(np.exp(-s * (1 + error)) - np.exp(-s))
+    assert moved <= abs(error) / (np.e * (1 - abs(error))) + 1e-14
+
+
+def test_the_first_order_of_that_bound_is_none():
+    assert abs(np.exp(-0.5) - np.exp(-1)) > 0.5 / np.e
 
 
 def test_decay_form_outlives_the_product():

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssm_edu.commands.usage import check_json_path, usage_error
+from ssm_edu.names import unknown
 
 SYMBOLS = {
     "length": "L",
@@ -50,9 +51,8 @@ def atlas_command(
 
     check_json_path(json_file)
     atlas = models()
-    for name in names or []:
-        if name not in atlas:
-            usage_error(f"no model named {name!r}; the models are {', '.join(atlas)}")
+    if message := unknown("model", names or [], atlas, f"the models are {', '.join(atlas)}"):
+        usage_error(message)
     rows = {name: row(module, length) for name, module in atlas.items() if not names or name in names}
     out = Console(highlight=False)
     out.print(_facts(rows), "", _costs(rows))

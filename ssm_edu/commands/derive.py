@@ -94,7 +94,7 @@ def _summarise(results: list[Result], seconds: float) -> None:
     words = [f"{counts[v]} {v}{' as declared' * (v == 'refuted')}" for v in ("proved", "verified", "refuted")]
     wrong = [result for result in results if not result.ok]
     out.print(
-        f"\n{len(results)} claims in {seconds:.1f} s: {', '.join(words)}, "
+        f"\n{len(results)} claim{'s' * (len(results) != 1)} in {seconds:.1f} s: {', '.join(words)}, "
         + (f"[bold red]{len(wrong)} not as declared[/]" if wrong else "none out of place"),
         soft_wrap=True,
     )

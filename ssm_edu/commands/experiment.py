@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from ssm_edu.commands.usage import usage_error
+from ssm_edu.names import unknown
 
 BUSY = 0.5  # tasks beside this one, over the last minute, from which on they are worth a word
 EXTRAS = {"torch": "'ssm-edu[torch]'"}  # by package, what pip is given in its place
@@ -38,8 +39,8 @@ def experiment_command(
     if name is None:
         list_experiments(cards)
         return
-    if name not in cards:
-        usage_error(f"no experiment named {name!r}; the experiments are {', '.join(cards)}")
+    if message := unknown("experiment", [name], cards, f"the experiments are {', '.join(cards)}"):
+        usage_error(message)
     if not out.is_dir():
         usage_error(f"--out: no folder {out.absolute()}")
     if not os.access(out, os.W_OK):
