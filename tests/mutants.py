@@ -283,6 +283,13 @@ class SignOfA(Kernel):
         return self.rule.alpha(-self.ζ)
 
 
+@caught_by(ORACLE)
+class PositiveADecays(Kernel):
+    def decay(self):
+        A = np.where(self.A.real > 0, -self.A, self.A)
+        return self.rule.alpha(self.step * A[:, :, None])
+
+
 @caught_by("the gate multiplies")
 class GateOneLate(Kernel):
     def gate(self):
@@ -393,6 +400,14 @@ class SecondTileStartsAtZero(Kernel):
         return super().states(a, b, h)
 
 
+@caught_by("long sequences")
+class SilentPastFourThousand(Kernel):
+    def readout(self):
+        y = super().readout()
+        y[..., 4096:] = 0
+        return y
+
+
 @caught_by("packed equals separate")
 class NeverReset(Kernel):
     def kept(self):
@@ -410,6 +425,54 @@ class ResetOneLate(Kernel):
 class FirstRowResetsAll(Kernel):
     def kept(self):
         return np.broadcast_to(super().kept()[:1], (len(self.u), self.length))
+
+
+class OtherIds(Kernel):
+    """Resets where what it takes for the numbers of the sequences changes."""
+
+    def ids(self):
+        return self.seq_idx
+
+    def kept(self):
+        if self.seq_idx is not None:
+            self.seq_idx = self.ids()
+        return super().kept()
+
+
+@caught_by("packed equals separate")
+class ResetsWhereIdsGrow(OtherIds):
+    def ids(self):
+        return np.cumsum(np.diff(self.seq_idx, axis=1, prepend=self.seq_idx[:, :1]) > 0, axis=1)
+
+
+@caught_by("packed equals separate")
+class ResetsWhereAnIdIsNew(OtherIds):
+    def ids(self):
+        return np.array([np.cumsum([x not in row[:t] for t, x in enumerate(row)]) for row in self.seq_idx])
+
+
+@caught_by("packed equals separate")
+class NegativeIdsAreZero(OtherIds):
+    def ids(self):
+        return np.maximum(self.seq_idx, 0)
+
+
+@caught_by("packed equals separate")
+class SignsOfIdsLost(OtherIds):
+    def ids(self):
+        return np.abs(self.seq_idx)
+
+
+@caught_by("packed equals separate")
+class IdsInOneByte(OtherIds):
+    def ids(self):
+        return self.seq_idx.astype(np.int8)
+
+
+@caught_by("packed equals separate")
+class IdsInFloat(OtherIds):
+    def ids(self):
+        return self.seq_idx.astype(np.float32)
 
 
 @caught_by("splits anywhere")
@@ -572,6 +635,12 @@ class StatesPastSixteenLost(Kernel):
         return terms[:, :, :16].sum(axis=2)
 
 
+@caught_by(ORACLE)
+class StatesPastTwoHundredFiftySixLost(Kernel):
+    def summed(self, terms):
+        return terms[:, :, :256].sum(axis=2)
+
+
 @caught_by("constant maps")
 class LastStateWithoutConstantB(Kernel):
     """Keeps h/B, as mamba_ssm does for a constant B, and forgets to multiply."""
@@ -671,6 +740,18 @@ class GradientFlowsAcrossSequences(Kernel):
         return super().next_decay(self.conj(self.alpha))
 
 
+@caught_by(GRADIENTS)
+class AdjointResetsWhereIdsGrow(OtherIds):
+    ids = ResetsWhereIdsGrow.ids
+
+
+@caught_by(GRADIENTS)
+class AdjointPastTwoHundredFiftySixStatesLost(Kernel):
+    def by_step(self):
+        self.g[:, :, 256:] = 0
+        return super().by_step()
+
+
 @caught_by("gradients split anywhere")
 class InitialStatesGradientNotDecayed(Kernel):
     def by_initial_state(self):
@@ -709,3 +790,11 @@ class AdjointTileStartsAtZero(Kernel):
         a = super().next_decay(a)
         a[..., 2047::2048] = np.where(np.arange(self.length)[2047::2048] < self.length - 1, 0, a[..., 2047::2048])
         return a
+
+
+@caught_by("gradients of long sequences")
+class AdjointPastEightThousandLost(Kernel):
+    def adjoint_states(self):
+        g = super().adjoint_states()
+        g[..., 8192:] = 0
+        return g

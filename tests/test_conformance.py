@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ from ssm_edu.testing import (
 from ssm_edu.testing.frameworks import Framework, get_framework
 from ssm_edu.testing.implementation import assert_close
 from ssm_edu.testing.recipes import features_of, fitted, rounded
+from ssm_edu.testing.report import NOT_TRIED
 from tests.mutants import CORRECT, MUTANTS, DecayOfTheSameStep, Kernel, Reference, TailDropped
 
 ROOT = Path(__file__).parent.parent
@@ -253,12 +255,22 @@ def test_always_the_same_problems() -> None:
         (lambda y, h: (y.tolist(), h), "y is a list, expected a numpy.ndarray"),
         (lambda y, h: (None, h), "y is a NoneType, expected a numpy.ndarray"),
         (lambda y, h: 1 / 0, "forward raised ZeroDivisionError: division by zero"),
+        (lambda y, h: sys.exit(0), "forward raised SystemExit: 0 ("),
+        (lambda y, h: sys.exit(), "forward raised SystemExit ("),
     ],
 )
 def test_wrong_outputs_are_failures_with_a_message(wrong: Callable[..., Any], message: str) -> None:
     report = check(lambda *a, **kw: wrong(*forward(*a, **kw)), properties=["equals the oracle"])
     assert message in report.results[0].message
     assert "problem_from(seed=0, shape=(1, 1, 1, " in report.results[0].counterexample
+
+
+def test_what_stops_a_user_stops_the_check() -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(interrupted, max_examples=1)
 
 
 def test_a_message_says_where_in_the_scan_and_never_where_in_the_kit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +284,8 @@ def test_a_message_says_where_in_the_scan_and_never_where_in_the_kit(monkeypatch
     for folder, file in ((ROOT, "tests/test_conformance.py"), (ROOT / "docs", __file__)):
         monkeypatch.chdir(folder)
         assert message(divides).endswith(f"division by zero ({file}:{line})")
-    assert message(lambda u: u).endswith("; a scan that has no such thing is checked --without last_state")
+    said = message(lambda *, u, **kwargs: u)
+    assert said.endswith("takes 0 positional arguments but 5 were given")
 
 
 @pytest.mark.parametrize(
@@ -300,6 +313,7 @@ def bare_scan(u: Any, delta: Any, A: Any, B: Any, C: Any) -> Any:
 BARE = {"variable_B", "variable_C", "mamba", "deterministic"}
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_an_implementation_is_asked_for_nothing_that_it_lacks() -> None:
     report = check(bare_scan, features=BARE, max_examples=3)
     assert report.ok, str(report)
@@ -311,6 +325,7 @@ def test_an_implementation_is_asked_for_nothing_that_it_lacks() -> None:
     assert "– packed equals separate" in str(report)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_a_scan_whose_maps_must_share_their_groups() -> None:
     def forward(u: Any, delta: Any, A: Any, B: Any, C: Any, **options: Any) -> Any:
         if (B.shape[1] if B.ndim == 4 else 1) != (C.shape[1] if C.ndim == 4 else 1):
@@ -324,13 +339,61 @@ def test_a_scan_whose_maps_must_share_their_groups() -> None:
     assert {result.status for result in report.results} == {"passed"}
 
 
-def test_an_unknown_argument_comes_with_what_to_declare() -> None:
-    def forward(u: Any, delta: Any, A: Any, B: Any, C: Any) -> Any:
-        return u
+def declared(message: str) -> set[str]:
+    return set(message.rpartition("--without ")[2].split(","))
 
-    (result,) = check(forward, properties=["equals the oracle"], max_examples=1).results
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_an_unknown_argument_comes_with_all_there_is_to_declare() -> None:
+    result = check(bare_scan, max_examples=1).failures[0]
     assert "unexpected keyword argument 'return_last_state'" in result.message
-    assert "--without last_state" in result.message
+    lacks = {"last_state", "initial_state", "seq_idx", "zoh", "bilinear", "softplus", "delta_bias", "D", "z"}
+    assert declared(result.message) == lacks
+
+    def adjoint(grad_y: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, **options: Any) -> Any:
+        return backward(grad_y, u, delta, A, B, C, **options)
+
+    some = {"groups", "complex", "constant_B", "constant_C", "unequal_groups"}
+    [result] = check(bare_scan, adjoint, max_examples=1, without=some, properties=["equals the oracle"]).failures
+    assert declared(result.message) == lacks | some
+    report = check(bare_scan, without=declared(result.message), max_examples=1)
+    assert report.ok, str(report)
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_an_unknown_argument_of_the_adjoint_or_behind_a_wrapper_is_named_too() -> None:
+    def adjoint(grad_y: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any = None, z: Any = None) -> Any:
+        return backward(grad_y, u, delta, A, B, C, D, z)
+
+    report = check(forward, adjoint, max_examples=1)
+    lacks = {"grad_last_state", "initial_state", "seq_idx", "zoh", "bilinear", "softplus", "delta_bias"}
+    assert declared(report.failures[0].message) == lacks
+    report = check(lambda *args, **kwargs: bare_scan(*args, **kwargs), max_examples=1)
+    assert declared(report.failures[0].message) == {"last_state"}
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        bare_scan,
+        lambda *args, **kwargs: None,
+        lambda *args, **kwargs: [x.tolist() for x in forward(*args, **kwargs)],
+        lambda *args, **kwargs: tuple(x.astype(np.float64) for x in forward(*args, **kwargs)),
+        lambda *args, **kwargs: tuple(x[..., :1, :0] for x in forward(*args, **kwargs)),
+        lambda u, delta: u,
+    ],
+)
+def test_nothing_is_tried_after_a_failure_of_form(scan: Callable[..., Any]) -> None:
+    report = check(scan)
+    assert [r.name for r in report.results] == list(PROPERTIES)
+    assert [r.status for r in report.results] == ["failed"] + ["skipped"] * (len(PROPERTIES) - 1)
+    assert {r.message for r in report.results[1:]} == {NOT_TRIED}
+
+
+def test_after_a_failure_in_numbers_the_others_are_tried() -> None:
+    some = {"equals the oracle", "causality", "y alone"}
+    report = check(lambda *args, **kwargs: 1 / 0, properties=some, max_examples=1)
+    assert [r.status for r in report.results] == ["failed"] * 3
 
 
 def test_without_takes_features_away() -> None:
@@ -378,6 +441,45 @@ def test_problems_reach_where_scans_fail() -> None:
         rules.add(problem["discretization"])
     assert seen["decay"] < -5e3
     assert min(seen["zero"], seen["negative zero"], seen["subnormal"]) > 0
+
+
+@given(st.integers(0, 50))
+def test_sequences_are_numbered_in_every_way_that_differs(seed: int) -> None:
+    ids = {
+        kind: problem_from(seed, (4, 1, 1, 12), sequences=5, ids=kind)["seq_idx"]
+        for kind in ("rising", "falling", "returning", "large")
+    }
+    borders = np.diff(ids["rising"], axis=1) > 0
+    assert {array.dtype.name for array in ids.values()} == {"int32"}
+    np.testing.assert_array_equal(np.diff(ids["falling"], axis=1) < 0, borders)
+    np.testing.assert_array_equal(np.diff(ids["large"], axis=1) > 0, borders)
+    assert ids["falling"].min() < 0
+    assert set(ids["returning"].ravel()) == {-1, 1}
+    assert not (np.diff(ids["returning"], axis=1) != 0)[~borders].any()
+
+
+def test_a_positive_A_grows_within_bounds() -> None:
+    for seed, length, values in product(range(5), (1, 7, 100), ("simple", "normal", "decades")):
+        problem = problem_from(seed, (2, 3, 4, length), steps="unstable", values=values, delta_softplus=seed % 2 == 1)
+        delta = problem["delta"].astype(np.float64)
+        step = np.logaddexp(0, delta) if seed % 2 else delta
+        assert problem["A"].min() >= 0
+        assert problem["A"].max() > 0
+        assert 0 < (step.sum(axis=2).max() * problem["A"].max()) <= 3 * (1 + 1e-5)
+
+
+def test_a_scan_of_few_states_says_so() -> None:
+    def few(u: Any, delta: Any, A: Any, *args: Any, **kwargs: Any) -> Any:
+        if A.shape[1] > 256:
+            raise ValueError("too many states")
+        return forward(u, delta, A, *args, **kwargs)
+
+    some = ["equals the oracle", "order of states"]
+    failure = check(few, properties=some, max_examples=1).failures[0]
+    assert "shape=(1, 1, 257, 1)" in failure.counterexample
+    assert failure.message.endswith("; a scan of at most 256 states is checked --without many_states")
+    report = check(few, properties=some, max_examples=1, without={"many_states"})
+    assert report.ok, str(report)
 
 
 def test_bfloat16_values_are_the_nearest() -> None:
@@ -436,6 +538,7 @@ def test_what_cannot_be_called_is_named() -> None:
         ({"shape": (1, 3, 1, 1), "groups_B": 2}, "groups_B is 2, expected a divisor of dim = 3"),
         ({"shape": (1, 1, 1)}, "shape is"),
         ({"steps": "small"}, "steps is 'small', expected one of plain"),
+        ({"ids": "odd"}, "ids is 'odd', expected one of rising"),
         ({"discretization": "foh"}, "discretization is 'foh'"),
     ],
 )
@@ -520,14 +623,24 @@ def test_the_helper_passes_the_algorithm_on() -> None:
 def my_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_kernel", raising=False)
     Path("my_kernel.py").write_text(
-        "from tests.mutants import GroupsInterleaved, Kernel\n"
-        "right, right_backward, wrong, number = Kernel.forward, Kernel.backward, GroupsInterleaved.forward, 3\n"
+        "import sys\n"
+        "from ssm_edu import selective_step as step\n"
+        "from tests.mutants import GroupsInterleaved as Wrong, Kernel\n"
+        "right, right_backward, wrong, number = Kernel.forward, Kernel.backward, Wrong.forward, 3\n"
+        "forward = wrong\n"
+        "def leaves(*args, **kwargs): sys.exit(0)\n"
+        "def bare(u, delta, A, B, C): return u\n"
+        "def talks(*args, **kwargs):\n"
+        "    print('hello')\n"
+        "    return right(*args, **kwargs)\n"
     )
     Path("my_broken_kernel.py").write_text("import no_such_module\n")
+    Path("my_leaving_kernel.py").write_text("raise SystemExit(0)\n")
 
 
-@pytest.mark.usefixtures("my_kernel")
+@pytest.mark.usefixtures("my_kernel", "no_type_checks")
 def test_the_command_passes_a_kernel_of_the_current_folder() -> None:
     result = cli.invoke(app, ["my_kernel:right", "--without", "complex, seq_idx", "--max-examples", "2"])
     assert result.exit_code == 0, result.output
@@ -559,12 +672,93 @@ def test_the_command_passes_the_algorithm_on(
     assert {name: seen[name] for name in options} == options
 
 
-@pytest.mark.usefixtures("my_kernel")
+@pytest.mark.usefixtures("my_kernel", "no_type_checks")
 def test_the_command_prints_a_counterexample() -> None:
     result = cli.invoke(app, ["my_kernel:wrong", "--max-examples", "3"])
     assert result.exit_code == 1
     assert "problem = problem_from(seed=0, shape=(1, 4, 1, 1), groups_B=2, groups_C=2)" in result.output
     assert "replay('groups are copies', problem, forward)" in result.output
+
+
+def first_counterexample(output: str) -> str:
+    lines = output.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("from "))
+    return "\n".join(lines[start : start + lines[start:].index("")])
+
+
+@pytest.mark.usefixtures("my_kernel")
+@pytest.mark.parametrize(
+    ("arguments", "imports"),
+    [
+        (["my_kernel:wrong"], "from my_kernel import wrong as forward\n"),
+        (["my_kernel:forward"], "from my_kernel import forward\n"),
+        (["my_kernel:Wrong.forward"], "from my_kernel import Wrong\nforward = Wrong.forward\n"),
+        (
+            ["my_kernel:wrong", "--backward", "my_kernel:right_backward", "--step", "my_kernel:step"],
+            "from my_kernel import wrong as forward\nfrom my_kernel import right_backward as backward\n"
+            "from my_kernel import step\n",
+        ),
+        (["my_kernel:wrong", "--fast-math"], "from my_kernel import wrong as forward\nfrom ssm_edu import bounds\n"),
+        (["my_kernel:wrong", "--algorithm", "any"], "from my_kernel import wrong as forward\n"),
+    ],
+)
+def test_a_printed_counterexample_fails_where_it_is_pasted(
+    arguments: list[str], imports: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "check", partial(check, properties=["groups are copies"]))
+    code = first_counterexample(cli.invoke(app, [*arguments, "--max-examples", "3"]).output)
+    assert code.startswith(imports)
+    assert ("arithmetic=bounds.FLOAT32_APPROX" in code) == ("--fast-math" in arguments)
+    with pytest.raises(Failure, match="one group a channel"):
+        exec(code, {})
+
+
+def test_arithmetic_of_ones_own_is_named_in_the_replay() -> None:
+    own = bounds.Arithmetic(bounds.FLOAT32.format, elementary=9)
+    [failure] = check(TailDropped.forward, properties=["equals the oracle"], arithmetic=own).failures
+    assert failure.counterexample.endswith("forward, arithmetic=arithmetic)")
+    with pytest.raises(Failure, match="is 0, expected"):
+        exec(failure.counterexample, {"forward": TailDropped.forward, "arithmetic": own})
+
+
+@pytest.mark.usefixtures("my_kernel", "no_type_checks")
+def test_a_kernel_that_exits_fails_the_command() -> None:
+    result = cli.invoke(app, ["my_kernel:leaves", "--max-examples", "1"])
+    assert result.exit_code == 1
+    assert "forward raised SystemExit: 0 (my_kernel.py:" in result.output
+
+
+@pytest.mark.usefixtures("my_kernel", "no_type_checks")
+def test_what_a_kernel_prints_stays_out_of_the_table() -> None:
+    result = cli.invoke(app, ["my_kernel:talks", "--max-examples", "1"])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("hello") == 1
+    assert "What the functions print is not shown; it begins with 'hello'" in result.output
+    assert "not shown" not in cli.invoke(app, ["my_kernel:right", "--max-examples", "1"]).output
+
+
+@pytest.mark.usefixtures("my_kernel")
+def test_the_command_stops_after_a_failure_of_form() -> None:
+    result = cli.invoke(app, ["my_kernel:bare"])
+    assert result.exit_code == 1
+    words = " ".join(result.output.split())
+    assert f"– {len(PROPERTIES) - 1} others {NOT_TRIED}" in words
+    assert words.count("unexpected keyword argument") == 2
+
+
+def test_bits_that_differ_are_shown_as_numbers() -> None:
+    calls = [0]
+
+    def varies(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        y, last = forward(*args, **kwargs)
+        return np.nextafter(y, np.float32(np.inf if calls[0] % 2 else -np.inf)), last
+
+    [failure] = check(varies, properties=["determinism"]).failures
+    found = re.fullmatch(r"y\[0, 0, 0\] is (\S+) and then (\S+)", failure.message)
+    assert found
+    assert np.float32(found[1]) != np.float32(found[2])
+    assert max(map(len, found.groups())) <= len("-0.12345678e-01")
 
 
 @pytest.mark.usefixtures("my_kernel")
@@ -577,6 +771,7 @@ def test_the_command_prints_a_counterexample() -> None:
             ["my_broken_kernel:scan"],
             "my_broken_kernel cannot be imported: ModuleNotFoundError: No module",
         ),
+        (["my_leaving_kernel:scan"], "my_leaving_kernel cannot be imported: SystemExit: 0"),
         (["my_kernel:rihgt"], "my_kernel has no 'rihgt'; did you mean 'right'?"),
         (["my_kernel:number"], "my_kernel:number is 3, expected a function"),
         (["my_kernel:right", "--without", "colour"], "unknown feature colour"),

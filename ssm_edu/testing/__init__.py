@@ -12,7 +12,7 @@ or `ssm-edu check mykernel:scan --backward mykernel:scan_backward` in a shell.
 
 from __future__ import annotations
 
-from ssm_edu.testing.implementation import Failure
+from ssm_edu.testing.implementation import Failure, WrongForm
 from ssm_edu.testing.pytest_helpers import conformance_tests
 from ssm_edu.testing.recipes import FEATURES, Arguments, Recipe, problem_from
 from ssm_edu.testing.registry import PROPERTIES, Property
@@ -29,6 +29,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Result",
+    "WrongForm",
     "check",
     "check_property",
     "conformance_tests",

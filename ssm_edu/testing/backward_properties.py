@@ -9,7 +9,7 @@ import numpy as np
 
 from ssm_edu.selective.reference import sigmoid, step_size
 from ssm_edu.testing.edits import IN_TIME, exact_maps, random, seamless, varying_maps, window
-from ssm_edu.testing.forward_properties import LONG, RAGGED, WIDE
+from ssm_edu.testing.forward_properties import LONG, MANY_STATES, RAGGED, WIDE
 from ssm_edu.testing.implementation import (
     Arrays,
     Failure,
@@ -50,12 +50,12 @@ holds(
     backward=True,
     share=3,
     max_length=65,
-    corners=RAGGED + WIDE,
+    corners=RAGGED + WIDE + MANY_STATES,
 )(equals_the_oracles)
 
 holds(
     "gradients of long sequences",
-    "what is carried back from tile to tile is right past 256, 1024 and 2048 steps",
+    "what is carried back from tile to tile is right past 256, 1024, 2048 and 8192 steps",
     backward=True,
     share=0,
     corners=LONG,

@@ -44,7 +44,9 @@ WIDE = tuple(
 LONG = tuple(
     {"shape": (1, 2, 2, length), "values": "normal", "steps": "initial", "initial_state": True, "sequences": packed}
     for length, packed in ((257, 2), (1025, 0), (2049, 3))
-)
+) + ({"shape": (1, 1, 1, 10_000), "values": "normal", "steps": "initial"},)
+# two whole tiles of 256 and part of one
+MANY_STATES = ({"shape": (1, 1, 513, 3), "values": "normal", "initial_state": True},)
 
 
 @holds(
@@ -52,7 +54,7 @@ LONG = tuple(
     "y and the last state are those of the equations, but for rounding",
     share=4,
     max_length=129,
-    corners=RAGGED + WIDE,
+    corners=RAGGED + WIDE + MANY_STATES,
 )
 def equals_the_oracle(scan: Implementation, problem: Arguments) -> None:
     assert_close(scan.scan(problem), oracle_scan(problem), scan.scan_tolerance(problem))
@@ -60,7 +62,7 @@ def equals_the_oracle(scan: Implementation, problem: Arguments) -> None:
 
 @holds(
     "long sequences",
-    "what is carried from tile to tile is right past 256, 1024 and 2048 steps, and the last tile is not dropped",
+    "what is carried from tile to tile is right past 256, 1024, 2048 and 8192 steps, and the last tile is not dropped",
     share=0,
     corners=LONG,
 )

@@ -5,6 +5,7 @@ Outputs are dictionaries of arrays by name, found, expected and tolerated ones a
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import traceback
@@ -18,7 +19,7 @@ from ssm_edu.selective import Gradients, reference
 from ssm_edu.selective.problem import make_problem
 from ssm_edu.testing.frameworks import Framework
 from ssm_edu.testing.paths import from_here
-from ssm_edu.testing.recipes import Array
+from ssm_edu.testing.recipes import FEATURES, Array
 
 HOME = os.path.dirname(__file__) + os.sep
 Outputs = dict[str, Array]
@@ -34,6 +35,10 @@ ALGORITHM = "tree"
 
 class Failure(AssertionError):
     """An implementation does not do what it should."""
+
+
+class WrongForm(Failure):
+    """It takes other arguments, or returns something else, than is asked for: no number of it can be compared."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Implementation:
         if not both:
             return {"y": self.read("y", returned, np.shape(kwargs["u"]), self.dtype)}
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            raise Failure(f"forward returned {_describe(returned)}, expected (y, last_state)")
+            raise WrongForm(f"forward returned {_describe(returned)}, expected (y, last_state)")
         A = kwargs["A"]
         return {
             "y": self.read("y", returned[0], np.shape(kwargs["u"]), self.dtype),
@@ -124,19 +129,33 @@ class Implementation:
         try:
             with np.errstate(all="ignore"):
                 return function(*args, **kwargs)
-        except Exception as error:
-            raise Failure(f"{what} raised {type(error).__name__}: {error}{_where(error)}{_hint(error)}") from error
+        except (Exception, SystemExit) as error:
+            where, undeclared = _where(error), self._undeclared(error)
+            does_not_fit = undeclared or (isinstance(error, TypeError) and not where)
+            said = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise (WrongForm if does_not_fit else Failure)(f"{what} raised {said}{where}{undeclared}") from error
+
+    def _undeclared(self, error: BaseException) -> str:
+        """What to declare when a function does not know an argument: all at once, with what is declared already."""
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if not isinstance(error, TypeError) or unknown is None or unknown[1] not in FEATURES_OF_ARGUMENTS:
+            return ""
+        arguments = {unknown[1]} | _not_taken(self.forward, {"grad_last_state"})
+        if self.backward is not None:
+            arguments |= _not_taken(self.backward, {"return_last_state"})
+        lacks = (FEATURES - self.features).union(*(FEATURES_OF_ARGUMENTS[name] for name in arguments))
+        return f"; a scan that takes no such thing is checked --without {','.join(sorted(lacks))}"
 
     def read(self, name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
         """An output as a NumPy array, if it is what it should be."""
         try:
             array, found = self.framework.to_numpy(name, value)
         except TypeError as error:
-            raise Failure(str(error)) from None
+            raise WrongForm(str(error)) from None
         if array.shape != shape:
-            raise Failure(f"{name} has shape {array.shape}, expected {shape}")
+            raise WrongForm(f"{name} has shape {array.shape}, expected {shape}")
         if found != dtype:
-            raise Failure(f"{name} has dtype {found}, expected {dtype}")
+            raise WrongForm(f"{name} has dtype {found}, expected {dtype}")
         return array
 
     def scan_tolerance(self, kwargs: Arrays) -> Outputs:
@@ -157,29 +176,33 @@ class Implementation:
 
 # The features without which an argument is not passed.
 FEATURES_OF_ARGUMENTS = {
-    "return_last_state": "last_state",
-    "initial_state": "initial_state",
-    "grad_last_state": "grad_last_state",
-    "seq_idx": "seq_idx",
-    "discretization": "zoh,bilinear",
-    "delta_softplus": "softplus",
-    "delta_bias": "delta_bias",
-    "D": "D",
-    "z": "z",
+    "return_last_state": ("last_state",),
+    "initial_state": ("initial_state",),
+    "grad_last_state": ("grad_last_state",),
+    "seq_idx": ("seq_idx",),
+    "discretization": ("zoh", "bilinear"),
+    "delta_softplus": ("softplus",),
+    "delta_bias": ("delta_bias",),
+    "D": ("D",),
+    "z": ("z",),
 }
 
 
-def _where(error: Exception) -> str:
+def _not_taken(function: Callable[..., Any], never_given: set[str]) -> set[str]:
+    """The arguments that a function would be given and whose names its signature has not; none if it cannot be read."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return set()
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return set()
+    return set(FEATURES_OF_ARGUMENTS) - set(parameters) - never_given
+
+
+def _where(error: BaseException) -> str:
     """The innermost line that is not the kit's own; there is none where the call itself does not fit."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(HOME)]
     return f" ({from_here(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-
-
-def _hint(error: Exception) -> str:
-    """What to declare when a function does not know an argument."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
-    feature = FEATURES_OF_ARGUMENTS.get(unknown[1]) if unknown else None
-    return f"; a scan that has no such thing is checked --without {feature}" if feature else ""
 
 
 def oracle_scan(kwargs: Arrays) -> Outputs:
@@ -243,11 +266,11 @@ def _field(returned: Any, name: str) -> Any:
     elif isinstance(returned, tuple | list) and len(returned) == len(Gradients._fields):
         found = returned[Gradients._fields.index(name)]
     else:
-        raise Failure(
+        raise WrongForm(
             f"backward returned {_describe(returned)}, expected fields or keys {', '.join(Gradients._fields)}"
         )
     if found is None:
-        raise Failure(f"backward returned no gradient of {name}")
+        raise WrongForm(f"backward returned no gradient of {name}")
     return found
 
 

@@ -20,7 +20,8 @@ else:  # a type checker at run time would draw the item that it checks, which Hy
     Shape = tuple
 
 INPUT_DTYPES = ("float16", "bfloat16", "float32", "float64")
-STEPS = ("plain", "initial", "tiny", "strong", "decades", "tails", "zeros", "growth")
+STEPS = ("plain", "initial", "tiny", "strong", "decades", "tails", "zeros", "growth", "unstable")
+IDS = ("rising", "falling", "returning", "large")
 VALUES = ("simple", "normal", "decades", "large", "small", "zeros", "subnormal")
 FEATURES = frozenset(
     {
@@ -46,8 +47,11 @@ FEATURES = frozenset(
         "strided",
         "nan",
         "subnormals",
+        "many_states",
     }
 )
+# What most kernels hold on a chip; a scan of more states has the feature `many_states`.
+FEW_STATES = 256
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class Recipe:
         is_complex: whether A is complex; complex_maps: whether B and C are, too.
         D, z, delta_bias, delta_softplus, initial_state: whether the problem has them.
         sequences: how many are packed in a row, at most; 0 for no seq_idx.
+        ids: their numbers in seq_idx. `rising` 0, 1, 2, …, `falling` 0, −1, −2, …, `returning` 1, −1, 1, …, `large`
+            from 2²⁴ on, apart by 1, which float32 cannot tell, and by 2¹⁶, which 8 and 16 bits cannot.
         discretization: `mamba`, `zoh` or `bilinear`.
         steps: how large Δ is, with |A| in (0.1, 10). `plain` (0.1, 1), `initial` (1e-3, 1e-1), `tiny` (1e-9, 1e-4),
             `strong` (1, 1e3), `decades` (1e-6, 1e3), `tails` Δ in (0, 80) or softplus of (−80, 80), `zeros` half of
-            them ±0, `growth` slightly negative.
+            them ±0, `growth` slightly negative, `unstable` as small and positive, but with A > 0.
         values: of every other array. `simple` halves, `normal`, `decades` 1e±6, `large` 1e8, `small` 1e-8,
             `zeros` many ±0, `subnormal` some below the smallest normal number.
     """
@@ -85,6 +91,7 @@ class Recipe:
     delta_softplus: bool = False
     initial_state: bool = False
     sequences: int = 0
+    ids: str = "rising"
     discretization: str = "mamba"
     steps: str = "plain"
     values: str = "simple"
@@ -92,6 +99,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, known in (
             ("dtype", INPUT_DTYPES),
+            ("ids", IDS),
             ("discretization", DISCRETIZATIONS),
             ("steps", STEPS),
             ("values", VALUES),
@@ -163,6 +171,7 @@ def features_of(recipe: Recipe) -> set[str]:
         "initial_state": r.initial_state,
         "seq_idx": r.sequences > 0,
         "subnormals": r.values == "subnormal",
+        "many_states": r.shape[2] > FEW_STATES,
     }
     return used | {name for name, on in switches.items() if on}
 
@@ -177,7 +186,8 @@ def fitted(recipe: Recipe, features: Collection[str]) -> Recipe:
         ("delta_bias", {"delta_bias": False}),
         ("softplus", {"delta_softplus": False}),
         ("initial_state", {"initial_state": False}),
-        ("seq_idx", {"sequences": 0}),
+        ("seq_idx", {"sequences": 0, "ids": "rising"}),
+        ("many_states", {"shape": (*r.shape[:2], min(r.shape[2], FEW_STATES), r.shape[3])}),
     ):
         r = r if name in features else r.changed(**plain)
     for name in ("B", "C"):
@@ -235,7 +245,7 @@ def fill(recipe: Recipe) -> Arguments:
     if r.initial_state:
         arrays["initial_state"] = draw_values(r, "initial_state", (batch, dim, state), states)
     if r.sequences:
-        arrays["seq_idx"] = np.sort(_stream(r, "seq_idx").integers(0, r.sequences, (batch, length), np.int32), axis=1)
+        arrays["seq_idx"] = _sequence_ids(r)
     if r.discretization != "mamba":
         arrays["discretization"] = r.discretization
     return Arguments(recipe, arrays)
@@ -304,7 +314,22 @@ def _steps(recipe: Recipe) -> Array:
             return np.where(rng.random(shape) < 0.5, rng.choice([0.0, -0.0], shape), rng.uniform(0.1, 1, shape))
         case _:
             # Over the whole length, growth by at most exp(0.3 · 10).
-            return -rng.uniform(0, 0.3, shape) / max(length, 1)
+            size = rng.uniform(0, 0.3, shape) / max(length, 1)
+            return size if recipe.steps == "unstable" else -size
+
+
+def _sequence_ids(recipe: Recipe) -> Array:
+    batch, _, _, length = recipe.shape
+    k = np.sort(_stream(recipe, "seq_idx").integers(0, recipe.sequences, (batch, length), np.int32), axis=1)
+    match recipe.ids:
+        case "falling":
+            return -k
+        case "returning":
+            return 1 - k % 2 * 2
+        case "large":
+            return 2**24 + (k + 1) // 2 + k // 2 * 2**16
+        case _:
+            return k
 
 
 def _spectrum(recipe: Recipe) -> Array:
@@ -315,4 +340,5 @@ def _spectrum(recipe: Recipe) -> Array:
     else:
         rates = np.where(rng.random(shape) < 0.05, 0.0, _log_uniform(rng, 0.1, 10, shape))
         turns = rng.uniform(-3, 3, shape)
+    rates = -rates if recipe.steps == "unstable" else rates
     return -rates + 1j * turns if recipe.is_complex else -rates

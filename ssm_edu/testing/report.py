@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["passed", "failed", "skipped"]
+NOT_TRIED = "not tried: it would fail in the same way"
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
 
 
@@ -17,6 +18,8 @@ class Result:
         message: why it failed, or why it was skipped.
         counterexample: with a failure, the problem as code that rebuilds it and fails again when it is run.
         examples: how many problems were tried.
+        wrong_form: whether it failed before any number was compared, as what was called takes other arguments or
+            returns something else; :func:`check` then tries no other property.
     """
 
     name: str
@@ -26,6 +29,7 @@ class Result:
     counterexample: str = ""
     examples: int = 0
     seconds: float = 0.0
+    wrong_form: bool = False
 
     def __str__(self) -> str:
         lines = [f"{MARKS[self.status]} {self.name}: {self.reason}"]
@@ -60,4 +64,7 @@ class Report:
         words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         examples, seconds = sum(r.examples for r in self.results), sum(r.seconds for r in self.results)
         total = len(self.results)
-        return f"{total} propert{'y' if total == 1 else 'ies'}: {words}; {examples} problems in {seconds:.1f} s"
+        return (
+            f"{total} propert{'y' if total == 1 else 'ies'}: {words}; "
+            f"{examples} problem{'s' * (examples != 1)} in {seconds:.1f} s"
+        )

@@ -60,7 +60,7 @@ def assert_unchanged(scan: Implementation, given: dict[str, Any], arrays: dict[s
             changed = np.argwhere(_bits(after) != _bits(array.astype(after.dtype)))
             if len(changed):
                 at = tuple(int(i) for i in changed[0])
-                raise Failure(f"{what} changed {name}[{', '.join(map(str, at))}] from {array[at]} to {after[at]}")
+                raise Failure(f"{what} changed {name}[{', '.join(map(str, at))}] from {array[at]!s} to {after[at]!s}")
 
 
 @holds("determinism", "two runs give the same bits", "deterministic")
@@ -70,7 +70,7 @@ def determinism(scan: Implementation, problem: Arguments) -> None:
         changed = np.argwhere(_bits(array) != _bits(second[name]))
         if len(changed):
             at = tuple(int(i) for i in changed[0])
-            raise Failure(f"{name}[{', '.join(map(str, at))}] is {array[at]!r} and then {second[name][at]!r}")
+            raise Failure(f"{name}[{', '.join(map(str, at))}] is {array[at]!s} and then {second[name][at]!s}")
 
 
 @holds("nothing unwritten", "every element of every output is written, even where old memory holds NaN")

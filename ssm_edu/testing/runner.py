@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 
 from ssm_edu.testing.frameworks import get_framework
-from ssm_edu.testing.implementation import ALGORITHM, Failure, Implementation
-from ssm_edu.testing.recipes import FEATURES, INPUT_DTYPES, Arguments, Recipe, fill, fitted
+from ssm_edu.testing.implementation import ALGORITHM, Failure, Implementation, WrongForm
+from ssm_edu.testing.recipes import FEATURES, FEW_STATES, INPUT_DTYPES, Arguments, Recipe, features_of, fill, fitted
 from ssm_edu.testing.registry import PROPERTIES, Property
-from ssm_edu.testing.report import Report, Result
+from ssm_edu.testing.report import NOT_TRIED, Report, Result
 from ssm_edu.testing.strategies import recipes, shrink
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def check(
         >>> assert report.ok
 
     Always the same problems are tried. Tolerances are the bounds of :mod:`ssm_edu.bounds` for a scan by `algorithm`.
+    What the functions raise is a failure, and so is `sys.exit`; the first that takes other arguments or returns other
+    things than it should is the last that is tried. Nothing is reported of a function that ends the process in another
+    way, by `os._exit` or a segmentation fault.
 
     Args:
         forward: called as `ssm_edu.selective_scan` is, with u, delta, A, B and C by position and of the others by
@@ -96,9 +99,11 @@ def check(
         algorithm=algorithm,
         chunk=chunk,
     )
-    results = []
+    results: list[Result] = []
     for one in select(properties):
-        results.append(check_property(one, implementation, max_examples))
+        stopped = any(result.wrong_form for result in results)
+        skipped = Result(one.name, one.reason, "skipped", NOT_TRIED)
+        results.append(skipped if stopped else check_property(one, implementation, max_examples))
         if on_result is not None:
             on_result(results[-1])
     return Report(results)
@@ -202,9 +207,19 @@ def check_property(one: Property, implementation: Implementation, max_examples: 
         return Result(one.name, one.reason, "passed", examples=tried, seconds=seconds)
     count = tried
     recipe = shrink(failed[0], lambda r: bool(attempt(r)), implementation.features, set(one.fixed), SHRINK_SECONDS)
-    message = str(attempt(recipe) or "failed once and not again: its results vary from run to run")
+    failure = attempt(recipe)
+    message = str(failure or "failed once and not again: its results vary from run to run")
+    if "many_states" in features_of(recipe):
+        message += f"; a scan of at most {FEW_STATES} states is checked --without many_states"
     return Result(
-        one.name, one.reason, "failed", message, _code(one, recipe, implementation), count, time.perf_counter() - start
+        one.name,
+        one.reason,
+        "failed",
+        message,
+        _code(one, recipe, implementation),
+        count,
+        time.perf_counter() - start,
+        isinstance(failure, WrongForm),
     )
 
 
@@ -235,8 +250,16 @@ def _code(one: Property, recipe: Recipe, tested: Implementation) -> str:
         "chunk": (tested.chunk, None),
     }
     given = [f"{name}={value!r}" for name, (value, plain) in options.items() if value != plain]
-    return (
-        "from ssm_edu.testing import problem_from, replay\n"
-        f"problem = {recipe}\n"
-        f"replay({one.name!r}, problem, {', '.join(functions + given)})"
-    )
+    imports = "from ssm_edu.testing import problem_from, replay\n"
+    if tested.arithmetic is not None:
+        name = _name_in_bounds(tested.arithmetic)
+        given.append(f"arithmetic={name or 'arithmetic'}")
+        imports = f"from ssm_edu import bounds\n{imports}" if name else imports
+    return f"{imports}problem = {recipe}\nreplay({one.name!r}, problem, {', '.join(functions + given)})"
+
+
+def _name_in_bounds(arithmetic: Arithmetic) -> str:
+    """The constant of :mod:`ssm_edu.bounds` that it is; empty for one of the caller's own."""
+    from ssm_edu import bounds
+
+    return next((f"bounds.{name}" for name in bounds.__all__ if getattr(bounds, name) is arithmetic), "")

@@ -19,14 +19,14 @@ from ssm_edu.testing.edits import (
 )
 from ssm_edu.testing.implementation import (
     Arrays,
-    Failure,
     Implementation,
     Outputs,
+    WrongForm,
     assert_close,
     scaled,
     total,
 )
-from ssm_edu.testing.recipes import Arguments
+from ssm_edu.testing.recipes import IDS, Arguments
 from ssm_edu.testing.registry import holds
 
 
@@ -110,7 +110,7 @@ def by_step(scan: Implementation, kwargs: Arrays) -> Outputs:
     first = ("h", "u_t", "delta_t", "A", "B_t", "C_t")
     returned = scan.call("step", scan.step, *(given.pop(n) for n in first), **given, **options)
     if not isinstance(returned, tuple | list) or len(returned) != 2:
-        raise Failure(f"step returned a {type(returned).__name__}, expected (y_t, h)")
+        raise WrongForm(f"step returned a {type(returned).__name__}, expected (y_t, h)")
     y = scan.read("y_t", returned[0], (batch, dim), scan.dtype)
     state = kwargs["initial_state"]
     return {"y": y[..., None], "last_state": scan.read("h", returned[1], state.shape, state.dtype.name)}
@@ -155,7 +155,12 @@ def huge_step_forgets(scan: Implementation, problem: Arguments) -> None:
     assert_close(outs[0], outs[1], total(*bounds), f"another past before t = {at}")
 
 
-@holds("packed equals separate", "no state flows from one sequence of a row into the next", sequences=3)
+@holds(
+    "packed equals separate",
+    "no state flows from one sequence of a row into the next, whatever their numbers",
+    corners=tuple({"shape": (2, 2, 2, 9), "ids": ids} for ids in IDS),
+    sequences=3,
+)
 def packed_equals_separate(scan: Implementation, problem: Arguments) -> None:
     found, tolerance = scan.scan(problem), scan.scan_tolerance(problem)
     for row, idx in enumerate(problem["seq_idx"]):

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ssm_edu.selective.problem import DISCRETIZATIONS
-from ssm_edu.testing.recipes import FEATURES, STEPS, VALUES, Arguments, Recipe, features_of, fill, fitted
+from ssm_edu.testing.recipes import FEATURES, IDS, STEPS, VALUES, Arguments, Recipe, features_of, fill, fitted
 
 # Tiles are powers of two: their borders, the sizes beside them, and primes.
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 11, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 127, 129)
@@ -63,6 +63,7 @@ def recipes(
         groups_B=fixed["groups_B"] if "groups_B" in fixed else draw(groups),
         groups_C=fixed["groups_C"] if "groups_C" in fixed else draw(groups),
         sequences=draw(st.sampled_from([0, 0, 2, 5])),
+        ids=draw(st.sampled_from(IDS)),
         discretization=draw(st.sampled_from(rules)),
         steps=draw(st.sampled_from(STEPS)),
         values=draw(st.sampled_from(VALUES)),
@@ -74,7 +75,7 @@ def recipes(
 def simpler(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes that are one step simpler, the boldest steps first."""
     for axis, size in reversed(list(enumerate(recipe.shape))):
-        for smaller in sorted({1, 2, 3, size // 4, size // 2, size - size // 4, size - 1}):
+        for smaller in sorted({1, 2, 3, size // 4, size // 2, size - size // 4, size - size // 16, size - 1}):
             if 0 < smaller < size:
                 sizes = {"shape": (*recipe.shape[:axis], smaller, *recipe.shape[axis + 1 :])}
                 yield recipe.changed(**sizes, **(_dividing(recipe, smaller) if axis == 1 else {}))
