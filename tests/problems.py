@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ssm_edu.selective.problem import DISCRETIZATIONS
 
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"  # when tests draw as much as they can
 GRID_LENGTHS = (8, 16, 32, 64, 128, 256, 372, 512, 784, 1024, 1134, 2048, 4096)
 GRID_TOLERANCES = {"float32": (6e-4, 2e-3), "float16": (3e-3, 5e-3)}
 

@@ -6,7 +6,6 @@ On the GPU where kernels run on one, else on the CPU.
 from __future__ import annotations
 
 import itertools
-import os
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 
 import ssm_edu
-from tests.problems import GRID_LENGTHS, GRID_TOLERANCES, arguments, random_arguments
+from tests.problems import GRID_LENGTHS, GRID_TOLERANCES, NIGHTLY, arguments, random_arguments
 
 torch = pytest.importorskip("torch")
 
@@ -39,7 +38,6 @@ DEVICE, BACKEND = ("cuda", "cuda") if has_kernels() else ("cpu", "auto")
 on_the_cpu = pytest.mark.skipif(
     DEVICE == "cuda", reason="holds on the CPU, whose backend has one kernel for all dtypes"
 )
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 TOLERANCES = GRID_TOLERANCES | {"bfloat16": (3e-2, 5e-2)}
 FLAGS = ("delta_bias", "delta_softplus", "z", "D")
 # whether B varies, whether C does, and their groups
