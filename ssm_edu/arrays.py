@@ -25,6 +25,7 @@ AnyArrayLike: TypeAlias = ArrayLike | DeviceArray
 
 REAL = ("float32", "float64")
 INEXACT = (*REAL, "complex64", "complex128")
+EXACT_INTEGERS = 2**53  # float64 has 53 bits
 CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 
 
@@ -63,16 +64,24 @@ def rectangular(name: str, value: Any) -> AnyArray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def integers_as_float64(name: str, array: AnyArray) -> Array:
+    """Raise ValueError for an integer that float64 rounds."""
+    if array.size and max(int(array.max()), -int(array.min())) > EXACT_INTEGERS:
+        largest = max(int(array.max()), int(array.min()), key=abs)
+        raise ValueError(f"{name} has the integer {largest}, expected none past ±2**53, which float64 rounds")
+    return array.astype(np.float64)
+
+
 def numbers(name: str, value: Any, allowed: tuple[str, ...] = INEXACT) -> Array:
     """The value as an array of one of these dtypes; integers become float64.
 
     Raises:
-        ValueError: a ragged list.
+        ValueError: a ragged list, or an integer past 2⁵³.
         TypeError: another dtype, or a masked array.
     """
     array = rectangular(name, value)
     if array.dtype.kind in "iu":
-        return array.astype(np.float64)
+        return integers_as_float64(name, array)
     if array.dtype.name not in allowed:
         raise TypeError(f"{name} must hold numbers ({', '.join(allowed)} or integers); found dtype {array.dtype}")
     return array

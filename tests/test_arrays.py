@@ -41,6 +41,13 @@ def test_what_holds_no_numbers_is_named(name, value):
 
 
 @pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, np.uint64(2**64 - 1)])
+def test_an_integer_that_would_be_rounded_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"{name} has the integer {value}, expected none past"):
+        TAKERS[name](np.array([1, value]) if isinstance(value, int) else np.array([1, value], np.uint64))
+
+
+@pytest.mark.parametrize("name", TAKERS)
 def test_byte_order_and_strides_do_not_matter(name):
     plain, spaced = np.array([1.0, 2.0]), np.array([1.0, 9.0, 2.0, 9.0])[::2]
     spaced.flags.writeable = False

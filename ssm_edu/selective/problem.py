@@ -22,12 +22,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Inexact, Integer
 from numpy.typing import ArrayLike
 
-from ssm_edu.arrays import rectangular
+from ssm_edu.arrays import integers_as_float64, rectangular
 
 DISCRETIZATIONS = ("mamba", "zoh", "bilinear")
 INPUT_DTYPES = ("float16", "float32", "float64")  # those that NumPy has itself
 PRECISIONS = {"float16": "float32", "float32": "float32", "float64": "float64", "bfloat16": "float32"}
-EXACT_INTEGERS = 2**53  # float64 has 53 bits
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 Kind = Literal["input", "spectrum", "parameter", "map", "state", "index"]
@@ -257,10 +256,7 @@ def numeric_array(name: str, value: ArrayLike, numbers: str = "real or complex")
         raise TypeError(f"{name} is None, expected {numbers} numbers")
     array = rectangular(name, value)
     if array.dtype.kind in "iu":
-        if array.size and max(int(array.max()), -int(array.min())) > EXACT_INTEGERS:
-            largest = max(int(array.max()), int(array.min()), key=abs)
-            raise ValueError(f"{name} has the integer {largest}, expected none past ±2**53, which float64 rounds")
-        return array.astype(np.float64), f"{array.dtype} (read as float64)"
+        return integers_as_float64(name, array), f"{array.dtype} (read as float64)"
     if array.dtype.kind not in "fc" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {array.dtype}, expected {numbers} numbers")
     return array, str(array.dtype)
