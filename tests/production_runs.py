@@ -19,6 +19,7 @@ from ssm_edu.gpu.plan import plan
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import make_problem
 from ssm_edu.selective.reference import Gradients
+from ssm_edu.testing.simulator import KernelError
 from tests.kernel_runs import SIMULATED, running
 from tests.problems import random_arguments
 
@@ -195,3 +196,11 @@ def edited(module, old, new):
     mutant = types.ModuleType(module.__name__)
     exec(compile(source.replace(old, new), module.__file__, "exec"), mutant.__dict__)
     return mutant
+
+
+def is_noticed(ratio):
+    """Whether the simulator refuses a kernel, or an error/bound says that it is wrong."""
+    try:
+        return ratio() > 1
+    except KernelError:
+        return True
