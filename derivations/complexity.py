@@ -228,6 +228,7 @@ def streamed(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def peak_numbers(function: Any, *arguments: Any) -> float:
     """float64 numbers that a call holds at its worst, beyond its arguments."""
+    function(*arguments)  # a first call may import or compile
     tracemalloc.start()
     try:
         function(*arguments)
