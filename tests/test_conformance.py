@@ -34,6 +34,7 @@ from ssm_edu.testing import (
     Result,
     check,
     conformance_tests,
+    frameworks,
     make_implementation,
     problem_from,
     problems,
@@ -509,7 +510,6 @@ def test_a_comparison_fails_nan_and_what_is_outside_and_passes_an_overflow() -> 
     [
         ({"framework": "nunpy"}, ValueError, "framework is 'nunpy', expected one of numpy, torch"),
         ({"dtype": "float8"}, ValueError, "dtype is 'float8', expected one of float16"),
-        ({"dtype": "bfloat16"}, ValueError, "which numpy has not"),
         ({"device": "cuda:0"}, ValueError, "numpy has only the CPU"),
         ({"without": {"colour"}}, ValueError, "unknown feature colour"),
         ({"without": "complex"}, TypeError, "without is the string 'complex', expected a set of names"),
@@ -525,6 +525,12 @@ def test_a_comparison_fails_nan_and_what_is_outside_and_passes_an_overflow() -> 
 def test_wrong_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         check(forward, **options)
+
+
+def test_numpy_has_no_bfloat16_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frameworks, "_numpy_has", lambda dtype: False)  # ml_dtypes may be imported by now
+    with pytest.raises(ValueError, match="dtype is 'bfloat16', which numpy has not before ml_dtypes is imported"):
+        check(forward, dtype="bfloat16")
 
 
 def test_what_cannot_be_called_is_named() -> None:
