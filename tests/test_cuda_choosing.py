@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import kernel_runs
@@ -54,6 +54,10 @@ def kernels_of(batch, dim, length, state, dtype, is_complex, discretization, map
     packed=st.booleans(),
     aligned=st.booleans(),
 )
+@example(
+    batch=1, dim=2560, length=17, state=1, dtype="float32", is_complex=False, discretization="mamba",
+    maps=(False,) * 4, packed=False, aligned=False,
+)  # fmt: skip
 def test_every_shape_has_a_variant(**shape):
     """It fits into shared memory, its warps are whole, forward and backward agree on the tile, and lanes have work."""
     length, dtype, state = shape["length"], shape["dtype"], shape["state"]

@@ -152,7 +152,9 @@ def backward_kernel(v: Variant, state: int, capability: tuple[int, int]) -> tupl
     plain = v.number == "float32" and v.discretization == "mamba" and not v.packed
     fewer = v.segments == WARP or not plain or not HOPPER <= capability < BLACKWELL
     items = max(most_items(v.number) // (2 if fewer else 1), 16 // ITEMSIZE[v.dtype])
-    v = replace(v, items=items, warps=WARPS, together=1, ahead=True)
+    # of a short sequence, no more lanes than have steps
+    segments = max(v.segments * v.items // max(items, v.items), 1)
+    v = replace(v, segments=segments, items=items, warps=WARPS, together=1, ahead=True)
     v = fitted(v, lambda w: backward_scan.shared_bytes(w, states), capability)
     kernel = backward_scan.kernel(v, states)
     return v, Compilable(
