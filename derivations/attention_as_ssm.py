@@ -724,12 +724,14 @@ def goose_replaces(work: Work) -> None:
     work.equal(erase * across.T, across.T)
     M1, M2, b1, b2, S0 = sp.symbols("M1 M2 b1 b2 S0", commutative=False)
     work.equal(((S0 * M1 + b1) * M2 + b2).expand(), S0 * (M1 * M2) + (b1 * M2 + b2), "two tokens are one, in any ring")
+    work.summary("two keys, two values, every unit vector κ̂, all else free; the scan in any ring")
 
 
 @claim(
     "ATT-26",
     r"(I+N)u=Pv,\quad o=P'v-N'u,\qquad u_t=S_{t-1}\hat\kappa_t,\quad "
-    r"\{P,N\}_{ti}=\hat\kappa_t\cdot w_{t-1}\cdots w_{i+1}\{\tilde k_i,\,a_i\hat\kappa_i\}\ (i<t)",
+    r"\{P,N\}_{ti}=\hat\kappa_t\cdot w_{t-1}\cdots w_{i+1}\{\tilde k_i,\,a_i\hat\kappa_i\}\ (i<t),\quad "
+    r"\{P',N'\}_{ti}=r_t\cdot w_t\cdots w_{i+1}\{\tilde k_i,\,a_i\hat\kappa_i\}\ (i\le t)",
     source="RWKV-7, on the time mixer",
     method="symbolic",
     declared="proved",

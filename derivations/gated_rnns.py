@@ -314,11 +314,11 @@ def affine_maps_keep_no_bit(work: Work) -> None:
     work.equal(
         (A * point + b - point).expand(), at_rest.expand(), "how far the step moves p + λ(q − p): 0 if p, q rest"
     )
-    states, steps = sp.symbols("h h' h''"), [(sp.Symbol(f"a{t}"), sp.Symbol(f"b{t}")) for t in range(3)]
-    first, bit, noisy = states
-    for a_t, b_t in steps:
-        first, bit, noisy = (a_t * state + b_t for state in (first, bit, noisy))
-    work.equal((noisy - first) / (bit - first), (states[2] - states[0]) / (states[1] - states[0]), "after three steps")
+    (first, bit, noisy), a_t, b_t = sp.symbols("h h' h''"), sp.Symbol("a_t"), sp.Symbol("b_t")
+    after = [a_t * state + b_t for state in (first, bit, noisy)]
+    ratio = (noisy - first) / (bit - first)
+    work.equal((after[2] - after[0]) / (after[1] - after[0]), ratio, "after a step, and so after any number")
+    work.summary(f"{n} states, everything free; one channel, one step, which is the induction step")
 
 
 # %% [markdown]
@@ -333,7 +333,7 @@ def affine_maps_keep_no_bit(work: Work) -> None:
 @claim(
     "GATE-11",
     r"|\varepsilon| \le \tfrac14:\ h_0 = h^* + \varepsilon \implies |h_t - h^*| \le (2/3)^t\,|\varepsilon|,"
-    r"\ \text{at both rest points of a GRU and of an LSTM}",
+    r"\ \text{at both rest points of one GRU, and so for the cell of one LSTM}",
     source="Hochreiter & Schmidhuber 1997; Cho 2014",
     method="property",
     declared="verified",

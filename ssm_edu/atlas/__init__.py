@@ -9,7 +9,8 @@ Every file of this package that has a `CARD` is a model, and reads as its paper'
     as_affine_scan(params, x) -> AffineScan       or NOT_A_SCAN, a sentence, and counterexample(…), which shows it
     CARD                                          a :class:`Card`
 
-and `parallel`, the steps and the scan agree to rounding.
+and `parallel`, the steps and the scan agree to rounding. `sized` stands on `init`; `check_sequence`, `check_token` and
+`check_state` come first in the others, so that what they cannot take is refused by name.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
-from ssm_edu.atlas._common import AffineScan, Card, check_sequence, check_token
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card
 
-__all__ = ["AffineScan", "Card", "check_sequence", "check_token", "models"]
+__all__ = ["AffineScan", "Card", "check_sequence", "check_state", "check_token", "models", "sized"]
 
 
 def models() -> dict[str, ModuleType]:

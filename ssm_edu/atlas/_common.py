@@ -1,4 +1,4 @@
-"""What the models of the atlas share: the affine scan they are brought to, their cards, the check of their input."""
+"""What the models of the atlas share: the affine scan they are brought to, and their cards."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Inexact
-from numpy.typing import ArrayLike
 
-from ssm_edu.arrays import REAL, check_finite, numbers
-from ssm_edu.scan import SCANS, Elements, prefixes
+from ssm_edu.names import unknown
+from ssm_edu.scan import SCANS, Elements, Scan, prefixes
 
 Array: TypeAlias = Inexact[np.ndarray, "..."]
 Reals: TypeAlias = Float[np.ndarray, "..."]
@@ -19,6 +18,13 @@ Rows: TypeAlias = Inexact[np.ndarray, "length *rest"]
 Sequence: TypeAlias = Float[np.ndarray, "length width"]
 Token: TypeAlias = Float[np.ndarray, " width"]
 Complexity = Literal["L", "L log L", "L²"]
+
+
+def scan_named(name: str) -> Scan:
+    """Raises ValueError where :data:`ssm_edu.scan.SCANS` has no scan of this name."""
+    if message := unknown("scan", [name], SCANS, f"the scans are {', '.join(SCANS)}"):
+        raise ValueError(message)
+    return SCANS[name]
 
 
 def matrix_combine(second: Elements, first: Elements) -> Elements:
@@ -54,14 +60,19 @@ class AffineScan:
     dense: bool = False
 
     def states(self, scan: str = "blelloch") -> Array:
-        """h_1 … h_L, by the scan of this name in :data:`ssm_edu.scan.SCANS`."""
+        """h_1 … h_L, by the scan of this name in :data:`ssm_edu.scan.SCANS`.
+
+        Raises:
+            ValueError: no scan has this name.
+        """
+        how = scan_named(scan)
         if not self.dense:
-            return SCANS[scan].function(self.a, self.b)
+            return how.function(self.a, self.b)
         leading = np.broadcast_shapes(self.a.shape[:-3], self.b.shape[:-3])
         a = np.broadcast_to(self.a, leading + self.a.shape[-3:])
         b = np.broadcast_to(self.b, leading + self.b.shape[-3:])
         dtype = np.result_type(a, b)
-        return prefixes(SCANS[scan].rounds(b.shape[-1]), (a.astype(dtype), b.astype(dtype)), matrix_combine)[1]
+        return prefixes(how.rounds(b.shape[-1]), (a.astype(dtype), b.astype(dtype)), matrix_combine)[1]
 
     def outputs(self, scan: str = "blelloch") -> Sequence:
         """y (length, width), from `states`."""
@@ -101,33 +112,6 @@ class Card:
     input_dependent_decay: bool
     parallel_form: str
     complexity: Complexity
-
-
-def check_sequence(x: ArrayLike, width: int) -> Sequence:
-    """x as (length ≥ 1, width) in float64.
-
-    Raises:
-        ValueError: another shape, or a number that is not finite.
-        TypeError: x holds no real numbers.
-    """
-    array = _real("x", x)
-    if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
-        raise ValueError(f"x must have shape (length ≥ 1, width {width}); found {array.shape}")
-    return array
-
-
-def check_token(x_t: ArrayLike, width: int) -> Token:
-    """x_t as (width,) in float64. Raises as :func:`check_sequence`."""
-    array = _real("x_t", x_t)
-    if array.shape != (width,):
-        raise ValueError(f"x_t must have shape (width {width},); found {array.shape}")
-    return array
-
-
-def _real(name: str, value: ArrayLike) -> Reals:
-    array = numbers(name, value, ("float16", *REAL)).astype(np.float64)
-    check_finite(name, array)
-    return array
 
 
 def linear(rng: np.random.Generator, *shape: int) -> Reals:

@@ -40,7 +40,7 @@ def normalise(x: Reals, epsilon: float = 1e-5) -> Reals:
 
 
 def decays(log_a: Float[np.ndarray, "length ..."]) -> Float[np.ndarray, "length length ..."]:
-    """D_ti = a_t a_{t−1} ⋯ a_{i+1} for i ≤ t, else 0, where 0 < a ≤ 1.
+    """D_ti = a_t a_{t−1} ⋯ a_{i+1} for i ≤ t, else 0, where 0 ≤ a ≤ 1.
 
     The logarithms of each segment are summed for themselves: quotients of products overflow (ATT-12), and differences
     of sums from the start lose, after one strong decay, all later ones (ATT-13).

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssm_edu.atlas._common import Reals, Sequence, Token, shift
-from ssm_edu.scan import SCANS, Elements, prefixes
+from ssm_edu.atlas._common import Reals, Sequence, Token, scan_named, shift
+from ssm_edu.scan import Elements, prefixes
 
 Sums = tuple[Reals, Reals, Reals]
 """(p, a, b) for the numerator e^p a and the denominator e^p b."""
@@ -62,5 +62,5 @@ def wkv_scan(w: Token, u: Token, k: Sequence, v: Sequence, scan: str = "blelloch
     p, a, b = shift(k, 1), shift(v, 1), shift(np.ones_like(v), 1)
     p[0] = -np.inf
     steps = (np.broadcast_to(-w[:, None], k.T.shape), p.T, a.T, b.T)
-    _, *sums = prefixes(SCANS[scan].rounds(len(k)), steps, combine)
+    _, *sums = prefixes(scan_named(scan).rounds(len(k)), steps, combine)
     return read((sums[0].T, sums[1].T, sums[2].T), u, k, v)

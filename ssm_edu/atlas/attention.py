@@ -16,7 +16,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import Card, Sequence, Token, linear
 
 NOT_A_SCAN = "its state, the cache of keys and values, grows by a key and a value with every token"
 
@@ -38,6 +39,7 @@ class Cache(NamedTuple):
     v: Heads
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, heads: int = 2, size: int = 2) -> Parameters:
     """`size` numbers in each head's q, k and v."""
     W_q, W_k, W_v = linear(rng, 3, heads, size, width)
@@ -87,6 +89,7 @@ def first_state(params: Parameters) -> Cache:
 
 def step(params: Parameters, state: Cache, x_t: ArrayLike) -> tuple[Token, Cache]:
     """y_t and the longer cache, from the cache and x_t (width,)."""
+    check_state(state, first_state(params), grows=True)
     q, k, v = project(params, check_token(x_t, params.W_q.shape[-1])[None])
     state = extended(state, k, v)
     return output(params, attend(q, state.k, state.v))[0], state

@@ -6,8 +6,7 @@
     y_t = (swish(x_t W_r + b_r) ⊙ LayerNorm(o_t)) W_O
 
 K / B overflows; as the paper does, `parallel` takes B_t / B_i from logarithms (ATT-11 to ATT-13). With a head for
-each channel and α = exp(ΔA), this is S6 (ATT-14, ATT-15). Source: GLA, §4.1 (both
-forms) and §4.4 (the layer).
+each channel and α = exp(ΔA), this is S6 (ATT-14, ATT-15). Source: GLA, §4.1 (both forms) and §4.4 (the layer).
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, linear
 from ssm_edu.atlas._heads import decayed_scores, merge, normalise, split
 from ssm_edu.selective.reference import silu
 
@@ -41,6 +41,7 @@ class Parameters:
     W_O: Float[np.ndarray, "values width"]
 
 
+@sized
 def init(
     rng: np.random.Generator, *, width: int = 4, heads: int = 2, key: int = 2, value: int = 3, rank: int = 2
 ) -> Parameters:
@@ -85,6 +86,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and S_t."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.W_V))
     q, k, v = project(params, x_t)
     S = np.exp(log_alpha(params, x_t))[..., None] * state + k[..., None] * v[:, None, :]

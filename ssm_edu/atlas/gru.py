@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear
 from ssm_edu.selective.reference import sigmoid
 
 NOT_A_SCAN = "the state enters the sigmoid of its own gate and the tanh of its own candidate"
@@ -31,6 +32,7 @@ class Parameters(NamedTuple):
     b: Float[np.ndarray, "3 width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
     return Parameters(linear(rng, 3, width, width), linear(rng, 3, width, width), rng.standard_normal((3, width)))
 
@@ -61,6 +63,7 @@ def first_state(params: Parameters) -> Token:
 
 def step(params: Parameters, state: Token, x_t: ArrayLike) -> tuple[Token, Token]:
     """h_t twice, as output and as state, from h_{t−1} and x_t (width,)."""
+    check_state(state, first_state(params))
     h = update(params, state, params.W @ check_token(x_t, len(state)))
     return h, h
 

@@ -3,7 +3,7 @@
     y = W_O (q ⊙ SSM_diag(SSM_shift(k) ⊙ v)),   q, k, v = W_Q x, W_K x, W_V x
 
 The shift system's state is the last m values of k, so what it computes is a short convolution; the diagonal one
-is S4D's. Only gates multiply what depends on the input: the decay does not depend on it.
+is S4D's. Only gates multiply what depends on the input: the decay does not depend on it. Each channel is a head.
 Source: H3, §3, on the H3 layer.
 """
 
@@ -17,7 +17,8 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas import s4d
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, tapped
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear, tapped
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class State(NamedTuple):
     h: Complex[np.ndarray, "width n"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8, taps: int = 4) -> Parameters:
     """`state` counts conjugate pairs of the diagonal system, `taps` the states of the shift system."""
     W_Q, W_K, W_V, W_O = linear(rng, 4, width, width)
@@ -64,6 +66,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and the next state from the last one and x_t (width,)."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.W_Q))
     q, k, v = params.W_Q @ x_t, params.W_K @ x_t, params.W_V @ x_t
     recent = np.concatenate([k[:, None], state.recent[:, :-1]], axis=1)

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token, linear
 from ssm_edu.atlas._heads import normalise
 from ssm_edu.selective.reference import sigmoid, silu
 
@@ -44,6 +45,7 @@ class Parameters:
         return np.exp(1j * self.theta)
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, hidden: int = 5) -> Parameters:
     """The second of three layers; θ from 1 to 10⁻⁴."""
     normal = rng.standard_normal
@@ -87,6 +89,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and h_t."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.b_o))
     a, b = gates(params, x_t)
     h = a * state + b

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import Array, Card, Sequence, Token, check_sequence, check_token, linear, tapped
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import Array, Card, Sequence, Token, linear, tapped
 from ssm_edu.lti import convolve
 
 ORDER = 2
-
-NOT_A_SCAN = "The filter's Hankel matrix has full rank: a recurrence needs a state that grows with the length."
+NOT_A_SCAN = "its filters' Hankel matrices have full rank, so a recurrence needs a state that grows with the length"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class State(NamedTuple):
     past: Float[np.ndarray, "order length width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, taps: int = 3, hidden: int = 8, horizon: int = 256) -> Parameters:
     """Weights of size 1; windows whose decay over the horizon goes from e⁻⁴ to e⁻⁴⁰ across the channels."""
     return Parameters(
@@ -92,9 +93,10 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t from all tokens so far: the work and the state grow with their number."""
-    x_t = check_token(x_t, len(params.W_O))
+    check_state(state, first_state(params), grows=True)
+    u = params.W @ check_token(x_t, len(params.W_O))
     filters = within_horizon(params, state.past.shape[1] + 1)
-    recent = np.concatenate([(params.W @ x_t)[None], state.recent[:-1]])
+    recent = np.concatenate([u[None], state.recent[:-1]])
     z, *gates = np.split((params.short.T * recent).sum(axis=0), ORDER + 1)
     past = []
     for h, D, gate, before in zip(filters, params.D, gates, state.past, strict=True):
@@ -114,10 +116,9 @@ def counterexample(params: Parameters, state: int) -> tuple[Float[np.ndarray, " 
         ValueError: a state that the horizon cannot tell apart: 2n + 1 values are needed.
         TypeError: a state that is no integer.
     """
-    n, h = positive_integer("state", state), params.filters[0]
-    if 2 * n + 1 > h.shape[1]:
-        raise ValueError(f"state must be at most {(h.shape[1] - 1) // 2} for these filters; found {n}")
-    values, rounding = hankel_values(h)
+    n, (values, rounding) = positive_integer("state", state), hankel_values(params.filters[0])
+    if n >= values.shape[1]:
+        raise ValueError(f"state must be at most {values.shape[1] - 1} for these filters; found {n}")
     return values[:, n], rounding
 
 

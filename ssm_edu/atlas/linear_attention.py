@@ -4,7 +4,8 @@
     recurrent  s_i = s_{i−1} + φ(k_i) v_iᵀ,  z_i = z_{i−1} + φ(k_i),  y_i = φ(q_i)ᵀs_i / φ(q_i)·z_i  (eq. 18 to 20)
 
 A degenerate SSM: its A is 0, so Ā = 1 and nothing is ever forgotten, while B = φ(k_i) and C = φ(q_i) depend on the
-input. The normaliser is one channel more, whose input is always 1. Claims ATT-1 to ATT-6.
+input. The normaliser is one channel more, whose input is always 1. Eq. 20's residual and MLP are left out.
+Claims ATT-1 to ATT-6.
 Source: Linear attention, §3; Mamba, §2.
 """
 
@@ -16,9 +17,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, linear
 
 State = Float[np.ndarray, "key sums"]
+LEAST = np.finfo(float).tiny / np.finfo(float).eps ** 2  # what underflows is below the rounding of such a sum
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Parameters:
     W_V: Float[np.ndarray, "width width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, key: int = 3) -> Parameters:
     """Normal weights; `key` is the size of q and k."""
     W_Q, W_K, W_V = (linear(rng, out, width).T for out in (key, key, width))
@@ -37,7 +41,7 @@ def init(rng: np.random.Generator, *, width: int = 4, key: int = 3) -> Parameter
 
 
 def phi(x: Reals) -> Reals:
-    """elu(x) + 1 (eq. 7): positive, so that no denominator vanishes."""
+    """elu(x) + 1 (eq. 7): positive, and so is every denominator, as long as nothing underflows."""
     return np.exp(np.minimum(x, 0)) + np.maximum(x, 0)
 
 
@@ -48,7 +52,13 @@ def project(params: Parameters, x: Reals) -> tuple[Reals, Reals, Reals]:
 
 
 def ratio(sums: Float[np.ndarray, "*length sums"]) -> Float[np.ndarray, "*length sums-1"]:
-    """The weighted sums of values over the sum of weights."""
+    """The weighted sums of values over the sum of weights.
+
+    Raises:
+        ValueError: a sum of weights near the smallest float, for elu(x) + 1 = e^x underflows from x = −745 on.
+    """
+    if (least := sums[..., -1].min()) < LEAST:
+        raise ValueError(f"x makes a sum of weights φ(q)·φ(k) of {least:.3g}; expected {LEAST:.3g} or more")
     return sums[..., :-1] / sums[..., -1:]
 
 
@@ -66,6 +76,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_i and [s_i, z_i]."""
+    check_state(state, first_state(params))
     q, k, v = project(params, check_token(x_t, len(params.W_V)))
     s = state + k[:, None] * v
     return ratio(q @ s), s

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear
 from ssm_edu.selective.reference import sigmoid
 
 NOT_A_SCAN = "what the step before put out enters the sigmoids and the tanh of the next"
@@ -37,6 +38,7 @@ class State(NamedTuple):
     c: Float[np.ndarray, " width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
     return Parameters(linear(rng, 4, width, width), linear(rng, 4, width, width), rng.standard_normal((4, width)))
 
@@ -73,6 +75,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """h_t and the state, from the state before and x_t (width,)."""
+    check_state(state, first_state(params))
     state = update(params, state, params.W @ check_token(x_t, len(state.c)))
     return state.h, state
 

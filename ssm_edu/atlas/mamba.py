@@ -15,7 +15,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas import s6
-from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token, linear, tapped
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, linear, tapped
 from ssm_edu.selective.reference import silu
 
 
@@ -37,6 +38,7 @@ class State(NamedTuple):
     h: s6.State
 
 
+@sized
 def init(
     rng: np.random.Generator, *, width: int = 4, state: int = 8, rank: int = 2, expand: int = 2, taps: int = 4
 ) -> Parameters:
@@ -69,6 +71,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and the next state from the last one and x_t (width,)."""
+    check_state(state, first_state(params))
     u, z = np.split(params.W_in @ check_token(x_t, len(params.W_out)), 2)
     recent = np.concatenate([u[None], state.recent[:-1]])
     s = silu((params.conv.T * recent).sum(axis=0) + params.conv_bias)

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear
-from ssm_edu.atlas._heads import heads_of, merge
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear
+from ssm_edu.atlas._heads import decays, heads_of, merge
 from ssm_edu.hippo import mamba_delta_bias
 from ssm_edu.scan import sequential
 
@@ -47,6 +48,7 @@ class Selected(NamedTuple):
     Dx: Float[np.ndarray, "*length heads head_width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 6, state: int = 8, heads: int = 2) -> Parameters:
     """−A uniform in [1, 16], D = 1, Δ near log-uniform in [1e-3, 1e-1], as released.
 
@@ -73,10 +75,8 @@ def select(params: Parameters, x: Float[np.ndarray, "*length width"]) -> Selecte
 
 
 def decay_mask(log_a: Float[np.ndarray, "length heads"]) -> Float[np.ndarray, "heads length length"]:
-    """L_ts = a_t … a_{s+1} for s ≤ t, else 0 (claim SSD-1), by sums of logarithms (claim SSD-12)."""
-    total = np.cumsum(log_a, axis=0).T
-    below = np.tri(len(log_a), dtype=bool)
-    return np.where(below, np.exp(np.where(below, total[:, :, None] - total[:, None, :], 0.0)), 0.0)
+    """L_ts = a_t … a_{s+1} for s ≤ t, else 0 (claim SSD-1), each by its own sum of logarithms (claim SSD-12)."""
+    return np.moveaxis(decays(log_a), -1, 0)
 
 
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:
@@ -96,17 +96,17 @@ def chunked(params: Parameters, x: ArrayLike, chunk: int) -> Sequence:
     Source: Mamba-2, §6 and Listing 1.
     """
     x = check_sequence(x, params.W_B.shape[1])
-    chunk, length = positive_integer("chunk", chunk), len(x)
+    length = len(x)
+    chunk = min(positive_integer("chunk", chunk), length)
     padded = np.concatenate([x, np.zeros((-length % chunk, x.shape[1]))])
     log_a, X, B, C, Dx = (part.reshape(-1, chunk, *part.shape[1:]) for part in select(params, padded))
-    total = np.cumsum(log_a, axis=1)
+    from_the_start = np.exp(np.cumsum(log_a, axis=1))
     mask = np.array([decay_mask(one) for one in log_a])
     diagonal = np.einsum("chts,ctn,csn,cshp->cthp", mask, C, B, X, optimize=True)
-    to_the_end = np.exp(total[:, -1:] - total)
-    ends = np.einsum("csh,cshp,csn->hpnc", to_the_end, X, B, optimize=True)
-    states = sequential(np.exp(total[:, -1]).T[:, None, None], ends)
+    ends = np.einsum("chs,cshp,csn->hpnc", mask[:, :, -1], X, B, optimize=True)
+    states = sequential(from_the_start[:, -1].T[:, None, None], ends)
     before = np.concatenate([np.zeros_like(ends[..., :1]), states[..., :-1]], axis=-1)
-    carried = np.einsum("cth,ctn,hpnc->cthp", np.exp(total), C, before, optimize=True)
+    carried = np.einsum("cth,ctn,hpnc->cthp", from_the_start, C, before, optimize=True)
     return merge((diagonal + carried + Dx).reshape(-1, *X.shape[2:]))[:length]
 
 
@@ -118,6 +118,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and h_t from h_{t−1} and x_t (width,)."""
+    check_state(state, first_state(params))
     log_a, X, B, C, Dx = select(params, check_token(x_t, params.W_B.shape[1]))
     h = np.exp(log_a)[:, None, None] * state + X[..., None] * B
     return (h @ C + Dx).ravel(), h

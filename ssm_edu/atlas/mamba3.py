@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear, shift
 from ssm_edu.atlas._heads import heads_of, merge, split
 from ssm_edu.atlas.mamba2 import decay_mask
 from ssm_edu.hippo import mamba_delta_bias
@@ -63,6 +64,7 @@ class Selected(NamedTuple):
     X: Float[np.ndarray, "*length heads head_width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 6, state: int = 4, heads: int = 2) -> Parameters:
     """As Mamba-2. `state` counts complex states.
 
@@ -93,7 +95,7 @@ def select(params: Parameters, x: Float[np.ndarray, "*length width"]) -> Selecte
 def parallel(params: Parameters, x: ArrayLike) -> Sequence:
     """y (length, width) of x (length, width), by the quadratic form of Mamba-2, with rotated B and C."""
     s = select(params, check_sequence(x, params.W_B.shape[1]))
-    turn = np.exp(1j * np.cumsum(s.log_a.imag, axis=0))
+    turn = np.cumprod(np.exp(1j * s.log_a.imag), axis=0)  # a sum of angles would lose the small ones
     scores = np.einsum("thn,shn->hts", s.C[:, None] * turn, s.B[:, None] * turn.conj()).real
     second = np.append(s.before[1:], np.zeros((1, len(params.A))), axis=0)
     taps = s.now.T[:, None] + np.tri(len(turn), k=-1) * second.T[:, None]
@@ -110,6 +112,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and the next state from the last one and x_t (width,)."""
+    check_state(state, first_state(params))
     s = select(params, check_token(x_t, params.W_B.shape[1]))
     Bx = s.X[..., None] * s.B
     h = np.exp(s.log_a)[:, None] * (state.h + s.before[:, None, None] * state.Bx) + s.now[:, None, None] * Bx

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token, check_sequence, check_token
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token
 from ssm_edu.selective.reference import silu
 
 State = Float[np.ndarray, "width n"]
@@ -49,6 +50,7 @@ class Selected(NamedTuple):
     C: Array
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8) -> Parameters:
     """A_log = log|N(0, 1)| and D = 1, as given; weights and biases within ±1/√inputs, as nn.Linear draws them."""
 
@@ -106,6 +108,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and h_t from h_{t−1} and x_t (width,)."""
+    check_state(state, first_state(params))
     x_in, res = project(params, check_token(x_t, len(params.D)))
     selected = select(params, x_in)
     A_bar, B_bar = maps(params, selected)

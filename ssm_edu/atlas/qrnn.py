@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear
 from ssm_edu.selective.reference import sigmoid
 
 Bank: TypeAlias = Float[np.ndarray, "window width width"]
@@ -36,6 +37,7 @@ class State(NamedTuple):
     recent: Float[np.ndarray, "window-1 width"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, window: int = 2) -> Parameters:
     """Filters of variance 1/(width · window)."""
     return Parameters(*linear(rng, 3, window, width, width) / np.sqrt(window))
@@ -69,6 +71,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """h_t and the state, from the state before and x_t (width,)."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(state.c))
     window = np.concatenate([state.recent, x_t[None]])
     z, f, o = gates(params, window)

@@ -20,7 +20,8 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.arrays import positive_integer
-from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Reals, Sequence, Token, linear
 from ssm_edu.atlas._heads import merge, normalise, split
 from ssm_edu.selective.reference import silu
 
@@ -39,6 +40,7 @@ class Parameters:
     A: Complex[np.ndarray, "heads pair"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, heads: int = 2, pair: int = 2, value: int = 3) -> Parameters:
     """`pair` complex numbers in a head's q and k, `value` real ones in its v; θ from 1 to 10⁻⁴."""
     keys, values = 2 * heads * pair, heads * value
@@ -95,6 +97,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_n and s_n."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.W_V))
     q, k, v = project(params, x_t)
     s = params.A[..., None] * state + np.conj(k)[..., None] * v[:, None, :]

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, linear, shift
 from ssm_edu.atlas._wkv import Sums, add, read, wkv_attention
 from ssm_edu.selective.reference import sigmoid
 
@@ -40,6 +41,7 @@ class State(NamedTuple):
     sums: Sums
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
     """Normal weights and u, log-normal w, uniform μ."""
     mu, W, W_o = rng.random((3, width)), linear(rng, 3, width, width), linear(rng, width, width)
@@ -67,11 +69,12 @@ def parallel(params: Parameters, x: ArrayLike) -> Sequence:
 def first_state(params: Parameters) -> State:
     """Empty sums, at an exponent below all others."""
     zero = np.zeros_like(params.w)
-    return State(zero, (zero - np.inf, zero, zero))
+    return State(zero, (np.full_like(zero, -np.inf), zero, zero))
 
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and the state, in the stable form: no exponential of a positive number."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.w))
     r, k, v = project(params, x_t, state.x)
     p, a, b = state.sums
@@ -83,13 +86,13 @@ def as_affine_scan(params: Parameters, x: ArrayLike) -> AffineScan:
     """The two SSMs as they stand: a = e^{−w}, b_t = e^k [v, 1] of the token before, which t reads: (2, width, length).
 
     Raises:
-        ValueError: a key beyond ±700, whose exponential may overflow or vanish; the other forms take it.
+        ValueError: a key beyond ±600, for sums of e^k v may then overflow or vanish; the other forms take it.
     """
     x = check_sequence(x, len(params.w))
     r, k, v = project(params, x, shift(x, 1))
-    if (largest := np.abs([k, k + params.u]).max()) > 700:
+    if (largest := np.abs([k, k + params.u]).max()) > 600:
         raise ValueError(
-            f"x makes a key k or k + u of size {largest:.4g}; expected at most 700, for e^k is used as it is"
+            f"x makes a key k or k + u of size {largest:.4g}; expected at most 600, for e^k is used as it is"
         )
     written, now = np.exp(k), np.exp(k + params.u)
     b = shift(np.stack([written * v, written], axis=1), 1)

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, linear, shift
 from ssm_edu.atlas._heads import decayed_scores, heads_of, merge, normalise, split
 from ssm_edu.selective.reference import silu
 
@@ -52,6 +53,7 @@ class Projections(NamedTuple):
     log_w: Reals
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 6, heads: int = 2, rank: int = 2) -> Parameters:
     """Normal weights, uniform μ; `width` is a multiple of `heads`."""
     mu_x, lam = rng.random(width), rng.standard_normal((6, width))
@@ -101,6 +103,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t from S_{t−1}, and S_t."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, params.u.size)
     p = project(params, x_t, state.x)
     o = np.einsum("hn,hnv->hv", p.r, state.S) + bonus(params, p)

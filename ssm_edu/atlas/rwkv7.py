@@ -8,9 +8,9 @@ x^□ = x_t + μ_□ ⊙ (x_{t−1} − x_t) and lora(x) = λ + f(x A) B,
     r, k, v = x^□ W_□,  w = exp(−e^{−1/2} σ(lora_d)),  a = σ(lora_a),  g = σ(x^g A_g) B_g
     κ = k ⊙ ξ,  k̃ = k ⊙ (1 + (a − 1) ⊙ α),  y_t = (g ⊙ (LayerNorm(o_t) + (r · (ρ ⊙ k̃)) v)) W_o
 
-This is the first layer, which has no other layer's values to mix in; the norm has no learned scale. The transitions
-do not commute, so in no basis is this a diagonal scan; it is one of matrices (ATT-24, ATT-25). In parallel: with what
-is removed, u_t = S_{t−1} κ̂_t, as unknowns, a triangular system (ATT-26). Source: RWKV-7, on the time mixer.
+This is the first layer, with no other's values to mix in; the norm has no learned scale. The transitions do not
+commute, so in no basis is this a diagonal scan; it is one of matrices (ATT-24, ATT-25). In parallel: with what is
+removed, u_t = S_{t−1} κ̂_t, as unknowns, a triangular system (ATT-26). Source: RWKV-7, on the time mixer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Reals, Sequence, Token, linear, shift
 from ssm_edu.atlas._heads import decayed_scores, heads_of, merge, normalise, split
 from ssm_edu.selective.reference import sigmoid
 
@@ -60,6 +61,7 @@ class Projections(NamedTuple):
     g: Reals
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 6, heads: int = 2, rank: int = 2) -> Parameters:
     """Normal weights, uniform μ and α; `width` is a multiple of `heads`."""
     size = heads_of(width, heads)
@@ -70,7 +72,7 @@ def init(rng: np.random.Generator, *, width: int = 6, heads: int = 2, rank: int 
 
 
 def project(params: Parameters, x: Reals, before: Reals) -> Projections:
-    """What the recurrence takes of each token and the one before."""
+    """What the recurrence takes of each token and the one before; κ̂ = 0 where κ is, as in the released code."""
     change = before - x
     mixed = [x + mu * change for mu in params.mu]
     r, k, v = (split(one @ W, len(params.xi)) for one, W in zip(mixed[:3], params.W[:3], strict=True))
@@ -78,7 +80,6 @@ def project(params: Parameters, x: Reals, before: Reals) -> Projections:
     log_w = split(-np.exp(-0.5) * sigmoid(params.lam[0] + np.tanh(d) @ params.B[0]), len(params.xi))
     a = split(sigmoid(params.lam[1] + a @ params.B[1]), len(params.xi))
     kappa = k * params.xi
-    # as in the released code; κ is 0 where x is, and then there is nothing to remove
     kappa = kappa / np.maximum(np.sqrt((kappa * kappa).sum(axis=-1, keepdims=True)), 1e-12)
     return Projections(r, k * (1 + (a - 1) * params.alpha), v, log_w, kappa, a * kappa, sigmoid(g) @ params.B[2])
 
@@ -105,12 +106,12 @@ def parallel(params: Parameters, x: ArrayLike) -> Sequence:
 
 def first_state(params: Parameters) -> State:
     """x_0 = 0 and S_0 = 0."""
-    heads, size = params.xi.shape
-    return State(np.zeros(heads * size), np.zeros((heads, size, size)))
+    return State(np.zeros(params.xi.size), np.zeros((*params.xi.shape, params.xi.shape[1])))
 
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and the state: S κ̂ is what is removed, so that no matrix of transition is formed."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, params.mu.shape[1])
     p = project(params, x_t, state.x)
     u = np.einsum("hn,hnv->hv", p.kappa, state.S)

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token
 from ssm_edu.discretize import discretize
 from ssm_edu.hippo import dplr_legs
 from ssm_edu.lti import convolve, kernel_dplr
@@ -49,6 +50,7 @@ class Parameters:
         return forward, E, halfP, w
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8) -> Parameters:
     """HiPPO-LegS in every channel, C normal (and real before the change of basis), Δ log-uniform in [1e-3, 1e-1]."""
     Lambda, P, Q, B, V = dplr_legs(state)
@@ -73,6 +75,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """h_t = (I − Δ/2 A)⁻¹ ((I + Δ/2 A) h_{t−1} + Δ B x_t), in O(n). Source: S4, Appendix C.2."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.D))
     forward, E, halfP, w = params.factors
     Q_star = params.Q.conj()

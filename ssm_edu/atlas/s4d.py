@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token
 from ssm_edu.discretize import discretize_diagonal
 from ssm_edu.hippo import s4d_lin
 from ssm_edu.lti import convolve
@@ -39,6 +40,7 @@ class Parameters:
         return A_bar, B_bar
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8) -> Parameters:
     """S4D-Lin, B = 1, C normal, Δ log-uniform in [1e-3, 1e-1]. `state` counts conjugate pairs."""
     A = np.tile(s4d_lin(state), (width, 1))
@@ -66,6 +68,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and h_t from h_{t−1} and x_t (width,)."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.D))
     A_bar, B_bar = params.discrete
     h = A_bar * state + B_bar * x_t[:, None]

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Array, Card, Sequence, Token, linear
 from ssm_edu.hippo import mamba_A, mamba_delta_bias
 
 State = Float[np.ndarray, "width n"]
@@ -41,6 +42,7 @@ class Selected(NamedTuple):
     C: Array
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, state: int = 8, rank: int = 2) -> Parameters:
     """A = −(1 … n), D = 1, Δ near log-uniform in [1e-3, 1e-1]. Source: Mamba, §3.6."""
     return Parameters(
@@ -72,6 +74,7 @@ def first_state(params: Parameters) -> State:
 
 def step(params: Parameters, state: State, x_t: ArrayLike) -> tuple[Token, State]:
     """y_t and h_t from h_{t−1} and x_t (width,). Source: Mamba, eq. 2."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.D))
     delta, B, C = select(params, x_t)
     h = np.exp(delta[:, None] * params.A) * state + (delta * x_t)[:, None] * B

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, check_sequence, check_token, linear, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import AffineScan, Card, Sequence, Token, linear, shift
 from ssm_edu.selective.reference import sigmoid
 
 Matrix: TypeAlias = Float[np.ndarray, "width width"]
@@ -37,6 +38,7 @@ class Parameters(NamedTuple):
     b_r: Vector
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
     """v_f = 0; the rest normal."""
     W, W_f, W_r = linear(rng, 3, width, width)
@@ -80,6 +82,7 @@ def first_state(params: Parameters) -> Token:
 
 def step(params: Parameters, state: Token, x_t: ArrayLike) -> tuple[Token, Token]:
     """h_t and c_t, from c_{t−1} and x_t (width,)."""
+    check_state(state, first_state(params))
     x_t = check_token(x_t, len(params.W))
     c = cell(params, state, params.W @ x_t, params.W_f @ x_t)
     return highway(params, state, c, x_t, params.W_r @ x_t), c

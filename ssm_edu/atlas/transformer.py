@@ -19,7 +19,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ssm_edu.atlas import attention
-from ssm_edu.atlas._common import Card, Sequence, Token, check_sequence, check_token, linear
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token, sized
+from ssm_edu.atlas._common import Card, Sequence, Token, linear
 from ssm_edu.atlas.attention import NOT_A_SCAN as NOT_A_SCAN
 from ssm_edu.atlas.attention import Cache, Heads
 from ssm_edu.selective.reference import silu
@@ -39,6 +40,7 @@ class Parameters(NamedTuple):
     W_down: Float[np.ndarray, "width hidden"]
 
 
+@sized
 def init(rng: np.random.Generator, *, width: int = 4, heads: int = 2, pair: int = 1, hidden: int = 8) -> Parameters:
     """`pair` pairs of numbers in each head's q, k and v; `hidden` is 8/3 of the width in LLaMA."""
     attends = attention.init(rng, width=width, heads=heads, size=2 * pair)
@@ -86,6 +88,7 @@ def first_state(params: Parameters) -> Cache:
 
 def step(params: Parameters, state: Cache, x_t: ArrayLike) -> tuple[Token, Cache]:
     """y_t and the longer cache, from the cache and x_t (width,)."""
+    check_state(state, first_state(params), grows=True)
     y, state = layer(params, state, check_token(x_t, len(params.g_mlp))[None])
     return y[0], state
 

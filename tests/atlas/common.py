@@ -52,10 +52,17 @@ def default_sizes(model) -> dict[str, Any]:
 
 
 def draw(model, seed, length, **sizes):
-    """Parameters, and an x of standard normal numbers."""
+    """Parameters, without a D of ones, which would hide D; and an x of standard normal numbers."""
     rng = np.random.default_rng(seed)
-    params = model.init(rng, **sizes)
+    params = with_any_skip(model.init(rng, **sizes), rng)
     return params, rng.standard_normal((length, (default_sizes(model) | sizes)["width"]))
+
+
+def with_any_skip(params, rng):
+    """The parameters with a normal D, where they have one."""
+    if hasattr(params, "ssm"):
+        return replace(params, ssm=with_any_skip(params.ssm, rng))
+    return replace(params, D=rng.standard_normal(params.D.shape)) if hasattr(params, "D") else params
 
 
 def check_forms_agree(model, seed, length, **sizes):
@@ -122,7 +129,7 @@ def check_inputs_unchanged(model, seed, length, **sizes):
 
 
 def check_bad_input(model, **sizes):
-    """A wrong x is refused by name."""
+    """A wrong x, size, generator or state is refused by name; what is obvious is taken."""
     params, x = draw(model, 0, 3, **sizes)
     width = x.shape[1]
     bad = np.where(np.arange(3)[:, None] == 1, np.nan, x)
@@ -131,6 +138,7 @@ def check_bad_input(model, **sizes):
         run["x "] = lambda x: model.as_affine_scan(params, x)
     for function in run.values():
         for wrong, error in (
+            (x[None], rf"x must have shape .*width {width}\); found \(1, 3, {width}\)"),
             (x[0], rf"x must have shape .*width {width}\); found \({width},\)"),
             (x[:, :-1], rf"x must have shape .*width {width}\); found \(3, {width - 1}\)"),
             (x[:0], r"x must have shape \(length ≥ 1"),
@@ -149,7 +157,48 @@ def check_bad_input(model, **sizes):
         model.step(params, state, bad[1])
     with pytest.raises(TypeError, match="x_t must hold numbers"):
         model.step(params, state, x[0] > 0)
-    assert_close(model.parallel(params, np.ones((2, width), int)), model.parallel(params, np.ones((2, width))), "int")
+    ones = model.parallel(params, np.ones((2, width)))
+    for same in (
+        np.ones((2, width), int),
+        np.ones((2, width), np.float16),
+        np.ones((2, width), ">f4"),
+        [[1] * width] * 2,
+    ):
+        assert_close(model.parallel(params, same), ones, "other numbers of the same value")
+    check_bad_sizes(model)
+    check_bad_states(model, **sizes)
+
+
+def check_bad_sizes(model):
+    """A size that is no positive integer, and what is no generator, are refused by name."""
+    for size in default_sizes(model):
+        for wrong, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), ("3", TypeError), (True, TypeError)):
+            with pytest.raises(error, match=f"{size} is {wrong!r}, expected an integer of at least 1"):
+                model.init(np.random.default_rng(0), **{size: wrong})
+    for wrong in (None, 0, np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=r"rng is .*, expected a numpy\.random\.Generator"):
+            model.init(wrong)
+
+
+def check_bad_states(model, **sizes):
+    """Every array of the state is refused where it is too wide, instead of being broadcast or cut."""
+    params, x = draw(model, 0, 3, **sizes)
+    for state in (model.first_state(params), run_steps(model, params, x)[1]):
+        for which in range(len(arrays_in(state))):
+            for change in (lambda array: array[..., :-1], lambda array: np.concatenate([array, array], axis=-1)):
+                with pytest.raises(ValueError, match=r"state.* must have shape \(.*\); found \("):
+                    model.step(params, replaced(state, which, change), x[0])
+
+
+def replaced(tree, which, change):
+    """The tree with `change` made to one of its arrays, which are numbered in the order of `arrays_in`."""
+    if isinstance(tree, np.ndarray):
+        return change(tree) if which == 0 else tree
+    parts, first = [], 0
+    for part in tree:
+        parts.append(replaced(part, which - first, change))
+        first += len(arrays_in(part))
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 def check_card(model, length, seed=0, **sizes):

@@ -91,6 +91,13 @@ def test_decays_are_products(length: int, seed: int, scale: float) -> None:
     assert np.all((D >= 0) & (D <= 1))
 
 
+def test_a_decay_may_be_0_or_1() -> None:
+    a = np.array([[1.0], [0.0], [1.0], [0.5]])
+    with np.errstate(divide="ignore"):
+        found = decays(np.log(a))[..., 0]
+    np.testing.assert_array_equal(found, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0.5, 0.5, 1]])
+
+
 def test_a_strong_decay_does_not_hide_the_later_ones() -> None:
     """ATT-13: as it does in differences of sums from the start."""
     log_a = np.array([0, -1e16, -0.5, -0.25])
@@ -102,6 +109,32 @@ def test_a_strong_decay_does_not_hide_the_later_ones() -> None:
 # Linear attention and RetNet
 
 
+def sigma(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def layer_norm(x: Any) -> Any:
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+
+@given(seeds, lengths, few, few, sizes)
+def test_retnet_by_loops(seed: int, length: int, heads: int, pair: int, value: int) -> None:
+    """Eq. 5 and 8, with pairs of real numbers, which are turned, for the complex ones."""
+    params, x = draw(retnet, seed, length, heads=heads, pair=pair, value=value)
+    q, k = ((x @ W).reshape(length, heads, pair, 2) for W in (params.W_Q, params.W_K))
+    v, o = (x @ params.W_V).reshape(length, heads, value), np.zeros((length, heads, value))
+    for h in range(heads):
+        for n in range(length):
+            for m in range(n + 1):
+                for i, a in enumerate(params.A[h]):
+                    angle = (n - m) * np.angle(a)
+                    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+                    o[n, h] += abs(a) ** (n - m) * (turn @ q[n, h, i] @ k[m, h, i]) * v[m, h]
+            o[n, h] = layer_norm(o[n, h])
+    z = x @ params.W_G
+    assert_close(retnet.parallel(params, x), (z * sigma(z) * o.reshape(length, -1)) @ params.W_O, "by loops")
+
+
 @given(seeds, lengths, widths)
 def test_the_selective_scan_without_decay_is_linear_attention(seed: int, length: int, width: int) -> None:
     """ATT-3, ATT-4: with the normaliser as one channel more."""
@@ -110,6 +143,35 @@ def test_the_selective_scan_without_decay_is_linear_attention(seed: int, length:
     ones = np.ones((1, width + 1, length))
     sums = selective_scan(v.T[None], ones, np.zeros((width + 1, 3)), k.T[None], q.T[None], backend="reference")
     assert_close(linear_attention.ratio(sums[0].T), linear_attention.parallel(params, x), "selective scan")
+
+
+@given(seeds, lengths, widths)
+def test_linear_attention_by_loops(seed: int, length: int, key: int) -> None:
+    """Eq. 7 to 9."""
+    params, x = draw(linear_attention, seed, length, key=key)
+    q, k = (np.where(z > 0, z + 1, np.exp(z)) for z in (x @ params.W_Q, x @ params.W_K))
+    y = np.empty_like(x)
+    for i in range(length):
+        weights = np.array([q[i] @ k[j] for j in range(i + 1)])
+        y[i] = weights / weights.sum() @ (x[: i + 1] @ params.W_V)
+    assert_close(linear_attention.parallel(params, x), y, "by loops")
+
+
+def test_weights_that_underflow_are_refused() -> None:
+    """φ(−1000) is 0 in floating point, and the mean of no values is no number."""
+    params, x = draw(linear_attention, 0, 5)
+    for run in (linear_attention.parallel, lambda params, x: linear_attention.as_affine_scan(params, x).outputs()):
+        with pytest.raises(
+            ValueError, match=r"x makes a sum of weights φ\(q\)·φ\(k\) of 0; expected 4\.5\d*e-277 or more"
+        ):
+            run(params, 1e4 * x)
+    state = linear_attention.first_state(params)
+    dark = replace(params, W_K=np.full_like(params.W_K, -1.0))
+    with pytest.raises(ValueError, match=r"x makes a sum of weights"):
+        linear_attention.step(dark, state, [400.0] * 4)
+    # e^−600 a weight is far above what is lost
+    faint = 150.0 * np.ones((5, 4))
+    assert_close(run_steps(linear_attention, dark, faint)[0], linear_attention.parallel(dark, faint), "faint weights")
 
 
 @given(seeds, st.integers(1, 6))
@@ -161,6 +223,42 @@ def test_retention_is_cubic_before_its_norm() -> None:
 
 
 # GLA and HGRN, and Mamba
+
+
+@given(seeds, lengths, few, few, sizes)
+def test_gla_by_loops(seed: int, length: int, heads: int, key: int, value: int) -> None:
+    params, x = draw(gla, seed, length, heads=heads, key=key, value=value)
+    o = np.empty((length, heads * value))
+    for head in range(heads):
+        keys, values = slice(head * key, (head + 1) * key), slice(head * value, (head + 1) * value)
+        S = np.zeros((key, value))
+        for t in range(length):
+            alpha = sigma(x[t] @ params.W_alpha1 @ params.W_alpha2[:, keys] + params.b_alpha[head]) ** (1 / 16)
+            S = alpha[:, None] * S + np.outer(x[t] @ params.W_K[:, keys], x[t] @ params.W_V[:, values])
+            o[t, values] = layer_norm(x[t] @ params.W_Q[:, keys] @ S)
+    r = x @ params.W_r + params.b_r
+    assert_close(gla.parallel(params, x), (r * sigma(r) * o) @ params.W_O, "by loops")
+
+
+@given(seeds, lengths, widths)
+def test_hgrn_by_loops(seed: int, length: int, hidden: int) -> None:
+    params, x = draw(hgrn, seed, length, hidden=hidden)
+    h, y = np.zeros(hidden, complex), np.empty_like(x)
+    for t in range(length):
+        mu, real, imaginary = (x[t] @ W + b for W, b in zip(params.W, params.b, strict=True))
+        lam = params.gamma + (1 - params.gamma) * sigma(mu)
+        h = lam * np.exp(1j * params.theta) * h
+        h += (1 - lam) * (real * sigma(real) + 1j * imaginary * sigma(imaginary))
+        gated = sigma(x[t] @ params.W_g + params.b_g) * np.concatenate([h.real, h.imag])
+        y[t] = layer_norm(gated) @ params.W_o + params.b_o
+    assert_close(hgrn.parallel(params, x), y, "by loops")
+
+
+def test_retnets_heads_forget_at_rates_that_halve() -> None:
+    """Eq. 8: γ = 1 − 2^{−5−h}; and θ from 1 to 10⁻⁴ in each head."""
+    A = retnet.init(np.random.default_rng(0), heads=3, pair=3).A
+    np.testing.assert_allclose(1 - np.abs(A), np.tile([[1 / 32], [1 / 64], [1 / 128]], 3), rtol=1e-13)
+    np.testing.assert_allclose(np.angle(A), np.tile([1, 1e-2, 1e-4], (3, 1)), rtol=1e-11)
 
 
 @given(seeds, lengths, few, widths)
@@ -256,8 +354,11 @@ def test_the_naive_form_overflows_where_the_stable_one_holds() -> None:
         assert np.isnan(_wkv.wkv_naive(w, u, k, v)[4]).all()
     assert_close(_wkv.wkv_scan(w, u, k, v)[4], v[4], "a key that outweighs all others")
     params, x = draw(rwkv4, 0, 9)
-    with pytest.raises(ValueError, match=r"x makes a key k or k \+ u of size 1\d\d\d.*; expected at most 700"):
+    with pytest.raises(ValueError, match=r"x makes a key k or k \+ u of size 1\d\d\d.*; expected at most 600"):
         rwkv4.as_affine_scan(replace(params, u=params.u + 1000), x)
+    # at the limit, many loud tokens still fit below the largest float
+    still = replace(params, W=params.W * np.array([1.0, 0.0, 1e6])[:, None, None], u=0 * params.u + 599)
+    assert_close(rwkv4.as_affine_scan(still, x).outputs(), rwkv4.parallel(still, x), "e^599 as it is")
     loud = replace(params, W=params.W * np.array([1.0, 1e3, 1.0])[:, None, None])
     assert_close(run_steps(rwkv4, loud, x)[0], rwkv4.parallel(loud, x), "steps with keys of 1000")
 
@@ -324,6 +425,14 @@ def test_a_goose_replaces_what_it_stored(seed: int, heads: int, size: int) -> No
     other = rng.standard_normal((heads, size))
     other -= (other * kappa).sum(axis=-1, keepdims=True) * kappa
     assert_close(np.einsum("hn,hnv->hv", other, after), np.einsum("hn,hnv->hv", other, S), "read across")
+
+
+def test_a_goose_removes_along_a_unit_vector_however_small_the_key() -> None:
+    params, x = draw(rwkv7, 0, 9)
+    for size in (1.0, 1e-9):
+        kappa = rwkv7.project(params, size * x, 0 * x).kappa
+        np.testing.assert_allclose((kappa**2).sum(axis=-1), 1, rtol=1e-13)
+    assert np.all(rwkv7.project(params, 0 * x, 0 * x).kappa == 0)
 
 
 def test_transitions_of_a_goose_do_not_commute() -> None:

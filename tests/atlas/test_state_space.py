@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,10 +23,12 @@ from typer.testing import CliRunner
 import ssm_edu
 from ssm_edu import lti
 from ssm_edu.atlas import AffineScan, h3, hyena, mamba, mamba2, mamba3, models, s4, s4d, s5, s6
-from ssm_edu.atlas._common import check_sequence, check_token, matrix_combine, shift
+from ssm_edu.atlas._checks import check_sequence, check_state, check_token
+from ssm_edu.atlas._common import linear, matrix_combine, shift
 from ssm_edu.cli import app
 from ssm_edu.derivations import load
 from ssm_edu.discretize import discretize
+from ssm_edu.hippo import dplr_legs
 from ssm_edu.ledger import claims_of
 from ssm_edu.scan import SCANS
 from tests.atlas.common import (
@@ -98,6 +101,34 @@ def test_heads_that_do_not_divide_the_width_are_refused():
     for model in (mamba2, mamba3):
         with pytest.raises(ValueError, match="heads must divide width; found 2 heads and width 5"):
             model.init(np.random.default_rng(0), width=5, heads=2)
+
+
+@given(seed=seeds)
+def test_selective_models_start_as_the_papers_say(seed):
+    """Mamba, §3.6: A = −(1 … n), D = 1, Δ from 1e-3 to 1e-1; Mamba-2 and 3: −A from 1 to 16."""
+    rng = np.random.default_rng(seed)
+    first = s6.init(rng, width=5, state=3)
+    np.testing.assert_array_equal(first.A, np.tile([-1.0, -2.0, -3.0], (5, 1)))
+    heads = [model.init(rng, width=500, heads=500) for model in (mamba2, mamba3)]
+    for params in (first, mamba.init(rng).ssm, *heads):
+        assert (params.D == 1).all()
+        delta = np.logaddexp(0, params.delta_bias)
+        assert ((delta >= 1e-3 * (1 - 1e-12)) & (delta <= 0.1 * (1 + 1e-12))).all()
+    for params in heads:
+        assert ((params.A <= -1) & (params.A >= -16)).all()
+        assert params.A.min() < -15  # of 500 heads: fails once in (15/14)^500 = 10¹⁵ draws
+
+
+@given(seed=seeds)
+def test_time_invariant_models_start_as_real_systems(seed):
+    """S4's C is real before the change of basis; S5 keeps one state of each pair; Δ is from 1e-3 to 1e-1."""
+    rng = np.random.default_rng(seed)
+    params, V = s4.init(rng, state=6), dplr_legs(6).V
+    assert np.abs((params.C @ V.conj().T).imag).max() <= 1e-13
+    assert (s5.init(rng).Lambda.imag > 0).all()
+    for model in (s4, s4d, s5):
+        delta = model.init(rng).delta
+        assert ((delta >= 1e-3) & (delta <= 0.1)).all()
 
 
 # What the atlas is compared with: the parts of the library that derive from the same equations in another way
@@ -175,6 +206,29 @@ def test_mamba_2_in_chunks(seed, length, chunk):
     assert_close(mamba2.chunked(params, x, chunk), mamba2.parallel(params, x), f"chunks of {chunk}")
 
 
+def test_a_chunk_may_be_longer_than_the_sequence():
+    params, x = draw(mamba2, 0, 5)
+    assert_close(mamba2.chunked(params, x, 10**12), mamba2.parallel(params, x), "one chunk")
+
+
+@pytest.mark.parametrize("first", [1e2, 1e8, 1e16])
+def test_one_long_step_does_not_blur_the_later_tokens(first):
+    """SSD-12: token by token, relative to each output; in differences of sums from the start, all digits go."""
+
+    def agree(found, expected):
+        assert (np.abs(found - expected).max(axis=1) <= 1e-13 * np.abs(expected).max(axis=1)).all()
+
+    for model in (mamba2, mamba3):
+        params, x = draw(model, 0, 9)
+        x[0] = first * params.W_delta.sum(axis=0)
+        y = model.parallel(params, x)
+        agree(run_steps(model, params, x)[0], y)
+        agree(model.as_affine_scan(params, x).outputs("sequential"), y)
+        if model is mamba2:
+            for chunk in (4, 9):
+                agree(model.chunked(params, x, chunk), y)
+
+
 def test_chunks_are_cheaper_than_the_quadratic_form_in_long_sequences():
     params, x = draw(mamba2, 0, 512)
     work = []
@@ -202,6 +256,23 @@ def test_mamba_3_without_its_second_tap_and_its_angles_is_mamba_2(seed, length):
     second = np.einsum("hts,sh,shp->thp", shifted, s.before * np.exp(log_a), before).reshape(x.shape)
     skip = np.repeat(params.D, x.shape[1] // len(params.D)) * x
     assert_close(mamba3.parallel(real, x), one_tap + second + skip, "Mamba-3 as two scans of Mamba-2")
+
+
+@given(seed=seeds, length=lengths, heads=st.integers(1, 3))
+def test_mamba_3_by_loops(seed, length, heads):
+    params, x = draw(mamba3, seed, length, width=2 * heads, heads=heads)
+    y = np.empty_like(x)
+    for j in range(heads):
+        own, h = slice(2 * j, 2 * j + 2), np.zeros((2, len(params.W_B)), complex)
+        for t in range(length):
+            delta = np.log1p(np.exp(params.W_delta[j] @ x[t] + params.delta_bias[j]))
+            lam = 1 / (1 + np.exp(-params.W_lambda[j] @ x[t]))
+            a = np.exp(delta * (params.A[j] + 1j * (params.W_theta @ x[t])))
+            h = a * h + lam * delta * np.outer(x[t, own], params.W_B @ x[t])
+            if t:
+                h += (1 - lam) * delta * a * np.outer(x[t - 1, own], params.W_B @ x[t - 1])
+            y[t, own] = (h @ (params.W_C @ x[t])).real + params.D[j] * x[t, own]
+    assert_close(mamba3.parallel(params, x), y, "by loops")
 
 
 def test_mamba_3s_decay_turns_the_state():
@@ -255,6 +326,14 @@ def test_hyenas_filters_take_more_states_than_any_small_number():
         hyena.counterexample(params, True)
 
 
+@given(seed=seeds)
+def test_hyenas_windows_fade_slowly_in_the_first_channel_and_fast_in_the_last(seed):
+    """By e⁻⁴ and by e⁻⁴⁰ over the horizon; the network behind them varies, but hardly by e¹²."""
+    filters = np.abs(hyena.init(np.random.default_rng(seed), width=3).filters)
+    fade = np.log(filters[..., -32:].max(axis=-1) / filters[..., :32].max(axis=-1))
+    assert (np.abs(fade - [-4, -22, -40]) < 12).all()
+
+
 def test_hyena_has_a_horizon():
     params, x = draw(hyena, 0, 9, horizon=8)
     with pytest.raises(ValueError, match="x must have at most 8 tokens, the horizon of these filters; found 9"):
@@ -290,6 +369,18 @@ def test_a_quotient_of_products_is_no_mask_where_they_underflow():
     np.testing.assert_allclose(mask[-1, -2], np.exp(-1.0), rtol=1e-12)
     product = np.cumprod(np.exp(log_a))
     assert product[-1] == 0
+
+
+def test_the_claim_refutes_a_mask_of_differences(monkeypatch):
+    """SSD-12"""
+
+    def differences(log_a):
+        total = np.cumsum(log_a, axis=0).T
+        return np.tril(np.exp(np.minimum(total[:, :, None] - total[:, None], 0)))
+
+    assert verdicts(["SSD-12"]) == {"SSD-12": "verified"}
+    monkeypatch.setattr(mamba2, "decay_mask", differences)
+    assert verdicts(["SSD-12"]) == {"SSD-12": "refuted"}
 
 
 def test_rows_of_s6_are_no_weights_and_those_of_a_gate_are():
@@ -363,6 +454,12 @@ def test_matrix_combine_is_associative_and_does_first_things_first():
     assert not np.allclose(matrix_combine(y, x)[1], swapped[1])
 
 
+def test_weights_have_variance_one_over_inputs():
+    W = linear(np.random.default_rng(0), 2, 500, 400)
+    # the mean of 4·10⁵ squares, of relative standard deviation √(2/4·10⁵) = 0.002
+    assert (W**2).mean() * 400 == pytest.approx(1, abs=0.01)
+
+
 def test_shift_and_the_checks_of_input():
     x = np.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(shift(x, 1), [[0, 0], [0, 1], [2, 3]])
@@ -376,6 +473,31 @@ def test_shift_and_the_checks_of_input():
         check_sequence([[1, 2], [3]], 2)
     with pytest.raises(TypeError, match="x is a masked array"):
         check_sequence(np.ma.masked_array(x, x > 2), 2)
+    with pytest.raises(ValueError, match="no scan named 'blellock'; did you mean 'blelloch'"):
+        AffineScan(x.T, x.T, lambda h: h.T).states("blellock")
+
+
+def test_a_state_is_what_the_first_one_is():
+    Pair = namedtuple("Pair", ["a", "b"])
+    first = Pair(np.zeros((2, 0)), np.zeros(3, complex))
+    check_state(Pair(np.zeros((2, 0)), np.zeros(3)), first)
+    check_state(Pair(np.zeros((2, 7), int), np.zeros(3, np.complex64)), first, grows=True)
+    for state, error, message in (
+        ((first.a, first.b), TypeError, r"state must be a Pair of 2; found tuple of 2"),
+        (None, TypeError, "state must be a Pair of 2; found NoneType"),
+        (first._replace(a=[[], []]), TypeError, r"state\.a must be an array of float64; found list"),
+        (first._replace(a=first.a + 1j), TypeError, r"state\.a must be an array of float64; found dtype complex128"),
+        (first._replace(a=first.a > 0), TypeError, r"state\.a must be an array of float64; found dtype bool"),
+        (first._replace(a=np.zeros((2, 1))), ValueError, r"state\.a must have shape \(2, 0\); found \(2, 1\)"),
+        (first._replace(b=np.zeros((1, 3))), ValueError, r"state\.b must have shape \(3\); found \(1, 3\)"),
+    ):
+        with pytest.raises(error, match=message):
+            check_state(state, first)
+    with pytest.raises(ValueError, match=r"state\.a must have shape \(2, any\); found \(3, 1\)"):
+        check_state(first._replace(a=np.zeros((3, 1))), first, grows=True)
+    cache = Pair(np.zeros((2, 0)), np.zeros((0, 2)))
+    with pytest.raises(ValueError, match=r"state must hold one number of tokens throughout; found \[3, 4\]"):
+        check_state(Pair(np.zeros((2, 3)), np.zeros((4, 2))), cache, grows=True)
 
 
 # The checks themselves: each fails a model that is wrong in the one way that it is for
