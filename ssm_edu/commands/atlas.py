@@ -23,7 +23,7 @@ SYMBOLS = {
     "rank": "R",
     "expand": "E",
     "taps": "T",
-    "window": "T",
+    "window": "W",
     "key": "K",
     "value": "V",
     "pair": "P",
@@ -31,6 +31,10 @@ SYMBOLS = {
     "hidden": "M",
     "horizon": "Z",
 }
+NOTE = (
+    "work: of the form it is trained by; an affine scan runs in L as well. decay by input: whether what is kept of the "
+    "state depends on the token. state: numbers kept between tokens. memory: parameters and state."
+)
 FIGURES = ("state_size", "flops", "memory")
 
 
@@ -55,10 +59,13 @@ def atlas_command(
         usage_error(message)
     rows = {name: row(module, length) for name, module in atlas.items() if not names or name in names}
     out = Console(highlight=False)
-    out.print(_facts(rows), "", _costs(rows))
+    out.print(_facts(rows), "", _costs(rows), "")
     sizes = {key: value for one in rows.values() for key, value in one["sizes"].items()} | {"length": length}
     where = "at each model's default sizes" if length is not None else _legend(list(sizes))
-    out.print(f"[dim]state: numbers kept between tokens. memory: parameters and state. {where}.[/]")
+    out.print(f"[dim]{NOTE} {where}.[/]")
+    for one in rows.values():
+        if one["not_a_scan"]:
+            out.print(f"{escape(one['name'])} is no affine scan: {escape(one['not_a_scan'])}")
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -73,6 +80,7 @@ def row(model: Any, length: int | None) -> dict[str, Any]:
         "paper": card.paper,
         "year": card.year,
         "affine_scan": hasattr(model, "as_affine_scan"),
+        "not_a_scan": getattr(model, "NOT_A_SCAN", None),
         "time_invariant": card.time_invariant,
         "input_dependent_decay": card.input_dependent_decay,
         "parallel_form": card.parallel_form,
@@ -89,7 +97,7 @@ def _sizes(model: Any) -> dict[str, int]:
 def _facts(rows: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="what they are", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in ("model", "year", "affine\nscan", "time-\ninvariant", "decay\nby input", "work", "trained by"):
-        table.add_column(column, vertical="top")
+        table.add_column(column, vertical="top", no_wrap=column == "model")
     for one in rows.values():
         facts = ("✓" if one[key] else "" for key in ("affine_scan", "time_invariant", "input_dependent_decay"))
         table.add_row(escape(one["name"]), str(one["year"]), *facts, one["complexity"], escape(one["parallel_form"]))
@@ -99,7 +107,7 @@ def _facts(rows: dict[str, dict[str, Any]]) -> Table:
 def _costs(rows: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="what a token costs", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in ("model", "state", "FLOPs", "memory"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=column == "model")
     for one in rows.values():
         table.add_row(escape(one["name"]), *(escape(str(one[key])) for key in FIGURES))
     return table

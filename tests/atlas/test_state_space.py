@@ -661,8 +661,17 @@ def test_the_table_is_made_from_the_cards(tmp_path):
     assert rows["s6"]["flops"] == "11DN + 4DR + 5D"
     assert rows["s6"]["affine_scan"]
     assert not rows["hyena"]["affine_scan"]
+    said = " ".join(result.output.split())
     for row in rows.values():
-        assert row["name"].split()[0] in result.output
+        assert row["name"] in said
+        assert row["affine_scan"] == (row["not_a_scan"] is None)
+        assert row["affine_scan"] or f"{row['name']} is no affine scan: {row['not_a_scan']}" in said
+
+
+def test_no_two_sizes_of_a_model_share_a_symbol():
+    from ssm_edu.commands.atlas import SYMBOLS
+
+    assert len(set(SYMBOLS.values())) == len(SYMBOLS)
 
 
 def test_the_table_with_numbers(tmp_path):
