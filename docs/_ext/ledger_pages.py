@@ -52,10 +52,10 @@ def citations() -> dict[str, dict[str, list[tuple[str, int]]]]:
     return found
 
 
-def to_claim(docname: str, id: str) -> pending_xref:
+def to_claim(docname: str, id: str) -> nodes.inline:
     """A link to the place on its derivation's page where the claim is checked."""
     how = {"refdomain": "std", "reftype": "ref", "reftarget": id.lower(), "refexplicit": True, "refwarn": True}
-    return pending_xref("", nodes.inline(id, id), refdoc=docname, **how)
+    return nodes.inline("", "", pending_xref("", nodes.inline(id, id), refdoc=docname, **how), classes=["claim"])
 
 
 class ClaimRole(SphinxRole):

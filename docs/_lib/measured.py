@@ -19,4 +19,4 @@ def sentences(reports: dict[str, Report]) -> Iterator[str]:
             ours, theirs = (report.find(name, direction, case) for name in (OURS, THEIRS))
             floor = tables.milliseconds(work(case, direction).floor(report.rates))
             compared = f"; `{THEIRS}`: {tables.time_cell(theirs)}" if theirs else ""
-            yield f"{direction}: {tables.time_cell(ours)} ms, where the floor is {floor}{compared}."
+            yield f"- {direction}: {tables.time_cell(ours)} ms, where the floor is {floor}{compared}."

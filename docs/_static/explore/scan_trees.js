@@ -139,7 +139,7 @@
       const { step, way, length } = setting;
       const reverse = way === "reverse";
       if (step === 0) {
-        const one = reverse ? "g = a g + b, with the a of the next position" : "h = a h + b";
+        const one = reverse ? "g ← a g + b, with the a of the next position" : "h ← a h + b";
         return `Before the first step. Each position holds its own step of the recurrence, ${one}.`;
       }
       const round = rounds[step - 1];
