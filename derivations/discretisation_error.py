@@ -521,7 +521,7 @@ def measured_orders_smooth(work: Work) -> None:
 
 @claim(
     "ERR-17",
-    r"\text{The measured slope on a constant input is Method.order_held, to } 0.1;"
+    r"\text{The measured slope on a constant input is Method.order\_held, to } 0.1;"
     r" \text{ the exact rules err by rounding alone}",
     source="Article 1, §1.2; S4, eq. 3; Mamba-3",
     method="measured",

@@ -30,8 +30,8 @@ a, b, h0, x0 = sp.symbols("a b h_0 x_0", nonzero=True)
 # %% [markdown]
 # ## Variation of constants
 #
-# Multiply the equation by $e^{-ta}$: the left-hand side becomes a derivative,
-# $\frac{d}{dt}\left(e^{-ta}h\right) = e^{-ta}\,b\,x(t)$. Integrate from $0$ to $t$:
+# Bring $ah$ to the left and multiply by $e^{-ta}$: the left-hand side becomes a derivative,
+# $\frac{d}{dt}\left(e^{-ta}h\right) = e^{-ta}\,b\,x(t)$. Integrate from $0$ to $t$ and multiply by $e^{ta}$:
 #
 # $$h(t) = e^{ta}h(0) + \int_0^t e^{(t-\tau)a}\,b\,x(\tau)\,d\tau.$$
 

@@ -56,7 +56,7 @@ def floors_of(reports: dict[str, Report]) -> str:
             cells += [f"**{tables.milliseconds(t)}**" if t == max(times) else tables.milliseconds(t) for t in times]
         rows.append(cells)
     table = tables.markdown(header, rows, words=2)
-    return f"{tables.machine_text(report)}\n{table}\nThe larger of each pair is the floor.\n"
+    return f"{table}\nThe larger of each pair is the floor, at the rates of the GPU below.\n"
 
 
 def times_of(report: Report, direction: str) -> str:

@@ -116,8 +116,8 @@ def absent(results: Sequence[Result]) -> str:
 
 def details(report: Report, results: Sequence[Result]) -> str:
     """A row for each result that is there: how far from the oracle and on what, times, and what it takes at least."""
-    header = ["", "direction", "batch, dim, length", "dtype", "checked", "error/bound"]
-    header += ["median, ms", "min, ms", "launch, µs", "MB", "10⁹ exp", "floor, ms", "floor is", "of floor"]
+    header = ["", "direction", "batch, dim, length", "dtype", "error/bound"]
+    header += ["median, ms", "min, ms", "launch, µs", "MB", "10⁹ exp", "floor, ms", "floor is", "of floor", "checked"]
     rows = []
     for result in results:
         if result.skipped:
@@ -129,7 +129,6 @@ def details(report: Report, results: Sequence[Result]) -> str:
                 result.direction,
                 shape_text(result.case),
                 result.case.format,
-                result.checked,
                 "–" if result.ratio is None else f"{figures(result.ratio, 2)}{'' if result.ok else ' ✗'}",
                 time_cell(result),
                 "–" if result.best is None else milliseconds(result.best),
@@ -139,9 +138,10 @@ def details(report: Report, results: Sequence[Result]) -> str:
                 milliseconds(work.floor(report.rates)),
                 work.limit(report.rates),
                 "–" if share is None else f"{share:.0%}",
+                result.checked,
             )
         )
-    return markdown(header, rows, words=5) + footnote(results) + absent(results)
+    return markdown(header, rows, words=4) + footnote(results) + absent(results)
 
 
 def machine_text(report: Report) -> str:

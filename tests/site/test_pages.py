@@ -132,6 +132,7 @@ def test_broken_links_and_foreign_loads_are_seen(tmp_path: Path) -> None:
 
 
 IMAGES = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+NOT_SET = "[...document.querySelectorAll('mjx-merror')].map(e => e.dataset.mjxError ?? e.textContent)"
 WIDE = "document.documentElement.scrollWidth > innerWidth"
 SETTLED = """async () => {
     await window.MathJax?.startup?.promise;
@@ -171,6 +172,7 @@ def faults(browser: Any, address: str) -> list[str]:
         tab.add_style_tag(content="* { transition: none !important }")
         tab.evaluate(SETTLED)
         said += [f"no image {source}" for source in tab.evaluate(IMAGES)]
+        said += [f"no formula: {error}" for error in tab.evaluate(NOT_SET)]
         for theme, options in (("light", AXE_LIGHT), ("dark", AXE_DARK)):
             tab.emulate_media(color_scheme=theme)
             tab.evaluate(SETTLED)
@@ -193,6 +195,7 @@ def test_faults_are_seen(tmp_path: Path, headless: Any) -> None:
     page = tmp_path / "page.html"
     page.write_text(
         '<!doctype html><html lang="en"><title>t</title><main><h1>h</h1><img src="no.png">'
+        '<mjx-merror data-mjx-error="only in math mode">x</mjx-merror>'
         '<p style="width: 2000px; color: #aaa; background: #fff">wide and pale</p></main>'
         "<script>console.error('said'); fetch('http://localhost:9/'); no.such.thing</script></html>",
         "utf-8",
@@ -200,6 +203,7 @@ def test_faults_are_seen(tmp_path: Path, headless: Any) -> None:
     seen = "\n".join(faults(headless, page.as_uri()))
     for fault in ("console: said", "script: no is", "asks http://", "scrolls", "image-alt", "color-contrast", "no.png"):
         assert fault in seen, fault
+    assert "no formula: only in math mode" in seen
 
 
 def test_the_ledger_is_filtered(site: Path, headless: Any) -> None:
