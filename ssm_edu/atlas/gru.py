@@ -34,6 +34,7 @@ class Parameters(NamedTuple):
 
 @sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
+    """Weights of size 1, biases that are standard normal."""
     return Parameters(linear(rng, 3, width, width), linear(rng, 3, width, width), rng.standard_normal((3, width)))
 
 

@@ -40,6 +40,7 @@ class State(NamedTuple):
 
 @sized
 def init(rng: np.random.Generator, *, width: int = 4) -> Parameters:
+    """Weights of size 1, biases that are standard normal."""
     return Parameters(linear(rng, 4, width, width), linear(rng, 4, width, width), rng.standard_normal((4, width)))
 
 
