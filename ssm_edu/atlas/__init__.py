@@ -7,7 +7,7 @@ Every file of this package that has a `CARD` is a model, and reads as its paper'
     first_state(params) -> state
     step(params, state, x_t) -> (y_t, state)      one token, x_t: (width,)
     as_affine_scan(params, x) -> AffineScan       or NOT_A_SCAN, a sentence, and counterexample(…), which shows it
-    CARD                                          a :class:`Card`
+    CARD                                          a Card
 
 and `parallel`, the steps and the scan agree to rounding. `sized` stands on `init`; `check_sequence`, `check_token` and
 `check_state` come first in the others, so that what they cannot take is refused by name.
