@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ssm_edu.atlas import models
-from ssm_edu.commands.atlas import SYMBOLS, row
+from ssm_edu.bench.tables import markdown
+from ssm_edu.commands.atlas import NOTES, SYMBOLS, row
 
-COLUMNS = (
-    *("model", "year", "affine scan", "time-invariant", "decay by input", "work", "form it is trained by"),
-    "numbers in the state",
-)
+COLUMNS = ("model", "year", "affine scan", "time-invariant", "decay by input", "work", "form it is trained by", "state")
 SECTION = re.compile(
     r"^\(atlas-([\w-]+)\)=\n## (.+)\n\n\{source\}`ssm_edu/atlas/(\w+)\.py`\n\n"
     r"```\{eval-rst\}\n\.\. automodule:: ssm_edu\.atlas\.(\w+)$",
@@ -31,7 +29,12 @@ def table(page: str) -> str:
     if (found := SECTION.findall(Path(page).read_text("utf-8"))) != wanted:
         raise ValueError(f"{page} has the sections {found}, expected {wanted}")
     rows = [_cells(name, row(module, None)) for name, module in atlas.items()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows))
+    return markdown(COLUMNS, rows, words=len(COLUMNS))
+
+
+def notes() -> str:
+    """What the columns mean that need a word."""
+    return " ".join(f"*{column.capitalize()}*: {note}." for column, note in NOTES.items() if column in COLUMNS)
 
 
 def reasons() -> str:

@@ -31,10 +31,12 @@ SYMBOLS = {
     "hidden": "M",
     "horizon": "Z",
 }
-NOTE = (
-    "work: of the form it is trained by; an affine scan runs in L as well. decay by input: whether what is kept of the "
-    "state depends on the token. state: numbers kept between tokens. memory: parameters and state."
-)
+NOTES = {
+    "work": "of the form it is trained by, as the length grows; an affine scan runs in L as well",
+    "decay by input": "whether what is kept of the state depends on the token",
+    "state": "numbers kept between tokens",
+    "memory": "parameters and state",
+}
 FIGURES = ("state_size", "flops", "memory")
 
 
@@ -62,7 +64,8 @@ def atlas_command(
     out.print(_facts(rows), "", _costs(rows), "")
     sizes = {key: value for one in rows.values() for key, value in one["sizes"].items()} | {"length": length}
     where = "at each model's default sizes" if length is not None else _legend(list(sizes))
-    out.print(f"[dim]{NOTE} {where}.[/]")
+    notes = " ".join(f"{column}: {note}." for column, note in NOTES.items())
+    out.print(f"[dim]{notes} {where}.[/]")
     for one in rows.values():
         if one["not_a_scan"]:
             out.print(f"{escape(one['name'])} is no affine scan: {escape(one['not_a_scan'])}")
