@@ -441,3 +441,18 @@ def einsum_cost(subscripts: str, operands: list[np.ndarray]) -> int:
     product = cost(np.multiply, operands) * (len(operands) - 1)
     total = 2 if any(map(np.iscomplexobj, operands)) else 1
     return volume * (product + (total if summed else 0))
+
+
+# For loops written from the papers' equations, which use no function of the models.
+
+
+def sigma(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x):
+    return x * sigma(x)
+
+
+def layer_norm(x, epsilon=1e-5):
+    return (x - x.mean()) / np.sqrt(x.var() + epsilon)

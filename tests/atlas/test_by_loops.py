@@ -11,21 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_edu.atlas import attention, gru, lstm, rwkv4, rwkv6, rwkv7, sru, transformer
-from tests.atlas.common import assert_close, draw, lengths, seeds
+from tests.atlas.common import assert_close, draw, layer_norm, lengths, seeds, sigma, silu
 
 few, widths, head_sizes = st.integers(1, 3), st.integers(1, 6), st.integers(2, 4)
-
-
-def sigma(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigma(x)
-
-
-def layer_norm(x, epsilon):
-    return (x - x.mean()) / np.sqrt(x.var() + epsilon)
 
 
 def softmax_mean(scores, values):

@@ -32,9 +32,12 @@ from tests.atlas.common import (
     check_inputs_unchanged,
     check_model,
     draw,
+    layer_norm,
     lengths,
     run_steps,
     seeds,
+    sigma,
+    silu,
     tampered,
 )
 
@@ -109,14 +112,6 @@ def test_a_strong_decay_does_not_hide_the_later_ones() -> None:
 # Linear attention and RetNet
 
 
-def sigma(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
-
-
-def layer_norm(x: Any) -> Any:
-    return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
-
-
 @given(seeds, lengths, few, few, sizes)
 def test_retnet_by_loops(seed: int, length: int, heads: int, pair: int, value: int) -> None:
     """Eq. 5 and 8, with pairs of real numbers, which are turned, for the complex ones."""
@@ -132,7 +127,7 @@ def test_retnet_by_loops(seed: int, length: int, heads: int, pair: int, value: i
                     o[n, h] += abs(a) ** (n - m) * (turn @ q[n, h, i] @ k[m, h, i]) * v[m, h]
             o[n, h] = layer_norm(o[n, h])
     z = x @ params.W_G
-    assert_close(retnet.parallel(params, x), (z * sigma(z) * o.reshape(length, -1)) @ params.W_O, "by loops")
+    assert_close(retnet.parallel(params, x), (silu(z) * o.reshape(length, -1)) @ params.W_O, "by loops")
 
 
 @given(seeds, lengths, widths)
@@ -237,7 +232,7 @@ def test_gla_by_loops(seed: int, length: int, heads: int, key: int, value: int) 
             S = alpha[:, None] * S + np.outer(x[t] @ params.W_K[:, keys], x[t] @ params.W_V[:, values])
             o[t, values] = layer_norm(x[t] @ params.W_Q[:, keys] @ S)
     r = x @ params.W_r + params.b_r
-    assert_close(gla.parallel(params, x), (r * sigma(r) * o) @ params.W_O, "by loops")
+    assert_close(gla.parallel(params, x), (silu(r) * o) @ params.W_O, "by loops")
 
 
 @given(seeds, lengths, widths)
@@ -248,7 +243,7 @@ def test_hgrn_by_loops(seed: int, length: int, hidden: int) -> None:
         mu, real, imaginary = (x[t] @ W + b for W, b in zip(params.W, params.b, strict=True))
         lam = params.gamma + (1 - params.gamma) * sigma(mu)
         h = lam * np.exp(1j * params.theta) * h
-        h += (1 - lam) * (real * sigma(real) + 1j * imaginary * sigma(imaginary))
+        h += (1 - lam) * (silu(real) + 1j * silu(imaginary))
         gated = sigma(x[t] @ params.W_g + params.b_g) * np.concatenate([h.real, h.imag])
         y[t] = layer_norm(gated) @ params.W_o + params.b_o
     assert_close(hgrn.parallel(params, x), y, "by loops")
