@@ -13,16 +13,20 @@ from tests.problems import random_arguments
 
 
 class Case(NamedTuple):
-    """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own."""
+    """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
+
+    By walking, in chunks of so many steps, if `chunk` is given.
+    """
 
     title: str
     variant: Any
     capability: tuple[int, int] | None
     options: dict[str, Any]
+    chunk: int | None = None
 
 
 def cases() -> Iterator[Case]:
-    """One for each row of the catalogue, and of the adjoint by quads.
+    """One for each row of the catalogue, and by walking over one chunk of time and over two.
 
     Over one tile of time and into the next, over one block of channels and into the next.
     """
@@ -41,9 +45,10 @@ def cases() -> Iterator[Case]:
             "complex_maps": row["complex_B"],
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
-    for dtype in catalogue.QUADS:
-        options = {"dim": 256, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
-        yield Case(f"by quads, {dtype}", None, None, options)
+    for dtype in catalogue.WALKING:
+        for chunk in (64, 1024):
+            options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
+            yield Case(f"by walking, {dtype}, chunks of {chunk}", None, None, options, chunk)
 
 
 def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
@@ -59,13 +64,18 @@ def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
 
 @contextmanager
 def chosen(case: Case) -> Iterator[None]:
-    from ssm_kernels import scan
+    from ssm_kernels import description, scan
+    from ssm_kernels.walking import launching
 
-    capability = case.capability or scan.compute_capability(scan.current_device())
-    given: dict[str, Any] = {"choose": case.variant} if case.variant else {}
     with ExitStack() as stack:
-        for name, value in (given | {"compute_capability": capability}).items():
-            stack.enter_context(mock.patch.object(scan, name, return_value=value))
+        stack.enter_context(mock.patch.object(scan, "LEAST_WALKED", 1))
+        for module, name, value in (
+            (description, "choose", case.variant),
+            (description, "capability", case.capability),
+            (launching, "chunk_for", case.chunk),
+        ):
+            if value is not None:
+                stack.enter_context(mock.patch.object(module, name, return_value=value))
         yield
 
 

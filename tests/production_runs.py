@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import reject
 from numba import cuda
-from ssm_kernels import choosing, scan
+from ssm_kernels import choosing, description, scan
 from ssm_kernels.choosing import SHARED_BYTES
 
 from ssm_edu import bounds
@@ -110,7 +110,7 @@ def launched(kernels, problem, dtype, grad_y, grad_last, schedule=None, both=Tru
 @contextmanager
 def of_variant(**options):
     """Launches take this variant, where the shape asks for another."""
-    choose = scan.choose
+    choose = description.choose
     sizes = {name: options[name] for name in ("segments", "items", "warps", "block") if name in options}
 
     def chosen(*arguments):
@@ -124,7 +124,7 @@ def of_variant(**options):
         return v
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "choose", chosen)
+        patch.setattr(description, "choose", chosen)
         if sizes:
             patch.setattr(choosing, "fitted", fitted)
         yield

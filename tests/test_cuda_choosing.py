@@ -11,7 +11,7 @@ from tests import kernel_runs
 if kernel_runs.NEITHER:
     pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
 
-from ssm_kernels import catalogue, choosing, scan
+from ssm_kernels import catalogue, choosing
 from ssm_kernels.choosing import SHARED_BYTES
 from ssm_kernels.intrinsics import ITEMSIZE
 
@@ -29,7 +29,7 @@ def shared_bytes(v, state, kind):
 def kernels_of(batch, dim, length, state, dtype, is_complex, discretization, maps, packed, aligned):
     """The variants of the three launches, by kind. Making them a kernel checks what they assume of one another."""
     constant_B, constant_C, complex_B, complex_C = maps
-    v = scan.choose(
+    v = choosing.choose(
         batch, dim, length, state, dtype, is_complex, discretization, constant_B, constant_C,
         complex_B and is_complex, complex_C and is_complex, packed, aligned, 132,
     )  # fmt: skip
@@ -95,6 +95,6 @@ def test_every_row_of_the_table_is_in_the_catalogue(channels, dtype, capability)
     known = {
         form(kind, v) for kind, v, one in catalogue.entries() if v is not None and one.since <= capability < one.until
     }
-    v = scan.choose(**catalogue.ORDINARY | {"batch": 1, "dim": channels, "dtype": dtype})
+    v = choosing.choose(**catalogue.ORDINARY | {"batch": 1, "dim": channels, "dtype": dtype})
     assert form("forward", choosing.forward_kernel(v, 16, False, capability)[0]) in known
     assert form("backward", choosing.backward_kernel(v, 16, capability)[0]) in known

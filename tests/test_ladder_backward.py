@@ -22,8 +22,9 @@ from tests import kernel_runs
 if kernel_runs.NEITHER:
     pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
 
-from ssm_kernels import backward, ladder, scan
+from ssm_kernels import backward, description, ladder
 from ssm_kernels.backward.rungs import Gradients, sum_maps
+from ssm_kernels.walking import launching
 
 from ssm_edu import bounds
 from ssm_edu.selective import reference
@@ -34,10 +35,10 @@ from tests.kernel_runs import SIMULATED, in_the_simulator, running
 from tests.problems import random_arguments
 
 ALL = {name: import_module(f"ssm_kernels.backward.{name}") for name in backward.RUNGS}
-PRODUCTION = ALL["rung7_production"]
-RUNGS = {name: module for name, module in ALL.items() if module is not PRODUCTION}
+PRODUCTION, WALKING = ALL["rung7_production"], ALL["rung8_walking"]
+RUNGS = {name: module for name, module in ALL.items() if module not in (PRODUCTION, WALKING)}
 each_rung = pytest.mark.parametrize("name", ALL)
-each_rung_but_the_last = pytest.mark.parametrize("name", RUNGS)
+each_rung_of_its_own = pytest.mark.parametrize("name", RUNGS)
 
 # the same kernels with blocks and tiles that a simulator can fill, and their chunk
 SMALL = {
@@ -82,7 +83,7 @@ def gradients(launch, arrays, schedule=None):
 def worst_ratio(launch, shape, schedule=None, chunk=None, **drawn):
     """The largest error / bound over all gradients, inf where one is NaN."""
     problem, arrays = problem_of(shape, **drawn)
-    if launch is PRODUCTION.RUNG.launch:
+    if launch in (PRODUCTION.RUNG.launch, WALKING.RUNG.launch):
         bound = bounds.backward(problem, arrays["grad_y"], arithmetic=bounds.FLOAT32_APPROX, algorithm="any")
     else:
         algorithm = {"algorithm": "sequential"} if chunk is None else {"algorithm": "chunked", "chunk": chunk}
@@ -126,10 +127,12 @@ EDGES = {
     "rung5_warp_shuffles": [(1, 9, 3, 1), (1, 1, 255, 1), (1, 1, 257, 1)],
     "rung6_chunked": [(1, 9, 3, 1), (1, 1, 513, 1)],
     "rung7_production": [(2, 2, 1, 1), (1, 3, 67, 2)] + ([] if SIMULATED else [(2, 256, 200, 16), (8, 528, 70, 3)]),
+    # blocks of 64 channels; beside them what is left to rung 7
+    "rung8_walking": [(1, 64, 20, 8), (1, 3, 17, 2)] + ([] if SIMULATED else [(2, 256, 2000, 16), (8, 512, 72, 12)]),
 }
 
 
-# of the last rung, tests/test_cuda_kernels.py draws schedules, in blocks and tiles that a simulator can fill
+# of the last two, tests/test_cuda_{kernels,walking}.py draw schedules, in blocks and tiles that a simulator can fill
 @pytest.mark.parametrize("name", RUNGS if SIMULATED else ALL)
 @settings(max_examples=max(1, settings.default.max_examples // 6))  # each example is a launch of slow Python
 @given(data=st.data())
@@ -160,7 +163,7 @@ def test_at_the_edges_of_tiles(name):
 def test_two_runs_agree_in_every_bit(name):
     """Sums over channels, batch and time have one order, whatever the order of threads and blocks."""
     launch, _ = small(name, ALL[name])
-    shapes = {"rung6_chunked": (1, 3, 67, 1), "rung7_production": (2, 2, 5, 1)}
+    shapes = {"rung6_chunked": (1, 3, 67, 1), "rung7_production": (2, 2, 5, 1), "rung8_walking": (1, 64, 20, 8)}
     _, arrays = problem_of(shapes.get(name, (2, 3, 19, 1)))
     first = gradients(launch, arrays)
     for schedule in (1, 2):
@@ -398,7 +401,7 @@ FULL = {
 
 
 @in_the_simulator
-@each_rung_but_the_last
+@each_rung_of_its_own
 def test_a_rung_costs_what_it_says(name, counts):
     """What one more tile of the length costs, counted in the simulator."""
     (batch, dim, state), tile = FULL[name]
@@ -416,11 +419,11 @@ def test_a_rung_costs_what_it_says(name, counts):
 
 
 @in_the_simulator
-def test_the_last_rung_costs_what_it_says(counts, monkeypatch):
+def test_production_costs_what_it_says(counts, monkeypatch):
     """Of the variant for many channels, a tile of one block: the lanes at its ends do some hundredths less."""
-    many, state, choose = (8, 2048, 2048), 4, scan.choose
+    many, state, choose = (8, 2048, 2048), 4, description.choose
     v = PRODUCTION.variant(*many, state)
-    monkeypatch.setattr(scan, "choose", lambda batch, dim, length, *rest: choose(*many, *rest))
+    monkeypatch.setattr(description, "choose", lambda batch, dim, length, *rest: choose(*many, *rest))
     shape = (1, v.channels * v.warps, v.tile, state)
     _, arrays = problem_of(shape)
     gradients(PRODUCTION.RUNG.launch, arrays)
@@ -431,11 +434,25 @@ def test_the_last_rung_costs_what_it_says(counts, monkeypatch):
         assert said + more == pytest.approx(counts[what] / math.prod(shape[:3]), rel=rel), what
 
 
+@in_the_simulator
+def test_walking_costs_what_it_says(counts):
+    """One more tile of a block; the slope of softplus takes a product more where its argument is negative."""
+    (batch, dim, state), tile, found = (1, 64, 16), 32, []
+    for tiles in (1, 2):
+        counts.clear()
+        _, arrays = problem_of((batch, dim, tiles * tile, state))
+        gradients(WALKING.RUNG.launch, arrays)
+        found.append(dict(counts))
+    for what, off in (("bytes", 0), ("exponentials", 0), ("flops", 0.5)):
+        said = getattr(WALKING.RUNG, what)(batch, dim, tile, state)
+        assert found[1][what] - found[0][what] == pytest.approx(said, rel=1e-12, abs=off * batch * dim * tile), what
+
+
 COSTS = ("bytes", "exponentials", "flops")
 HEADERS = re.compile(r"bytes (4 \([^)]*\)).*? exponentials ([^,;]+)[,;].*?FLOPs (.+?)(?:[.,;]| with) ")
 
 
-@each_rung_but_the_last
+@each_rung_of_its_own
 def test_a_header_says_what_its_rung_counts(name):
     module = RUNGS[name]
     constants = vars(module)
@@ -469,6 +486,7 @@ def test_a_rung_takes_the_memory_that_the_table_says(name, monkeypatch):
 
     monkeypatch.setattr(cuda, "device_array", device_array)
     monkeypatch.setattr(type(sum_maps), "__getitem__", lambda kernel, configuration: lambda *arguments: None)
+    monkeypatch.setattr(launching, "chunk_for", lambda scan, *, forward: scan.length)
     module = ALL[name]
     _, arrays = problem_of((1, 1, 1, 1))
     sizes = {"batch": batch, "dim": dim, "length": length, "state": state}

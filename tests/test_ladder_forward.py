@@ -23,7 +23,7 @@ from tests import kernel_runs
 if kernel_runs.NEITHER:
     pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
 
-from ssm_kernels import forward, ladder, scan
+from ssm_kernels import description, forward, ladder
 
 from ssm_edu import bounds
 from ssm_edu.selective import reference
@@ -34,10 +34,12 @@ from tests.kernel_runs import SIMULATED, in_the_simulator, running
 from tests.problems import random_arguments
 
 ALL = {name: import_module(f"ssm_kernels.forward.{name}") for name in forward.RUNGS}
-PRODUCTION = ALL["rung7_production"]
-RUNGS = {name: module for name, module in ALL.items() if module is not PRODUCTION}
+PRODUCTION, WALKING = ALL["rung7_production"], ALL["rung8_walking"]
+RUNGS = {name: module for name, module in ALL.items() if module not in (PRODUCTION, WALKING)}
 each_rung = pytest.mark.parametrize("module", ALL.values(), ids=ALL)
-each_rung_but_the_last = pytest.mark.parametrize("module", RUNGS.values(), ids=RUNGS)
+each_counted_rung = pytest.mark.parametrize(
+    "module", (RUNGS | {"rung8_walking": WALKING}).values(), ids=[*RUNGS, "rung8_walking"]
+)
 
 
 def problem_of(shape, seed=0, delta_scale=1, z_scale=1):
@@ -65,7 +67,7 @@ def scanned(launch, arrays, schedule=None):
 def worst_ratio(launch, shape, schedule=None, chunk=None, **drawn):
     """The largest error / bound over y, inf where y is NaN."""
     problem, arrays = problem_of(shape, **drawn)
-    if launch is PRODUCTION.launch:
+    if launch in (PRODUCTION.launch, WALKING.launch):
         bound = bounds.forward(problem, bounds.FLOAT32_APPROX, "any").y
     else:
         algorithm = {"algorithm": "sequential"} if chunk is None else {"algorithm": "chunked", "chunk": chunk}
@@ -100,10 +102,12 @@ MORE_SHAPES = {
     "rung6_chunks": [(1, 2, 255, 3), (1, 2, 256, 3), (1, 1, 769, 2), (1, 65, 33, 1), (2, 1, 257, 16), (1, 1, 3, 64)],
     "rung7_production": [(1, 1, 1, 1), (2, 5, 31, 3), (1, 2, 513, 1)]
     + ([] if SIMULATED else [(2, 256, 200, 16), (8, 528, 70, 3)]),
+    # blocks of 64 channels; beside them what is left to rung 7
+    "rung8_walking": [(1, 64, 20, 8), (1, 2, 33, 3)] + ([] if SIMULATED else [(2, 256, 2000, 16), (8, 512, 72, 12)]),
 }
 
 
-# of the last rung, tests/test_cuda_kernels.py draws schedules, in blocks and tiles that a simulator can fill
+# of the last two, tests/test_cuda_{kernels,walking}.py draw schedules, in blocks and tiles that a simulator can fill
 @pytest.mark.parametrize("module", (RUNGS if SIMULATED else ALL).values(), ids=RUNGS if SIMULATED else ALL)
 @settings(max_examples=max(1, settings.default.max_examples // 3))  # each example is a launch of slow Python
 @given(data=st.data())
@@ -267,11 +271,12 @@ FULL = {
     "rung4b_blelloch": (1, 2, 256, 2),
     "rung5_warp_shuffles": (1, 1, 1024, 2),
     "rung6_chunks": (1, 64, 256, 1),
+    "rung8_walking": (1, 64, 32, 16),
 }
 
 
 @in_the_simulator
-@each_rung_but_the_last
+@each_counted_rung
 def test_a_rung_costs_what_it_says(module, counts):
     """Counted in the simulator, on sizes that fill the tiles."""
     shape = FULL[module.__name__.rpartition(".")[2]]
@@ -286,11 +291,11 @@ def test_a_rung_costs_what_it_says(module, counts):
 
 
 @in_the_simulator
-def test_the_last_rung_costs_what_it_says(counts, monkeypatch):
+def test_production_costs_what_it_says(counts, monkeypatch):
     """Of the variant for many channels, one block of it: the lanes at the ends of a tile do some hundredths less."""
     many, state = (8, 2048, 2048), 16
-    v, choose = PRODUCTION.variant(*many, state), scan.choose
-    monkeypatch.setattr(scan, "choose", lambda batch, dim, length, *rest: choose(*many, *rest))
+    v, choose = PRODUCTION.variant(*many, state), description.choose
+    monkeypatch.setattr(description, "choose", lambda batch, dim, length, *rest: choose(*many, *rest))
     shape = (1, v.channels * v.warps, v.tile, state)
     _, arrays = problem_of(shape)
     scanned(PRODUCTION.launch, arrays)

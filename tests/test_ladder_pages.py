@@ -79,7 +79,6 @@ def test_every_rung_has_a_section_and_a_scene(direction, pages):
     for shown in ("drawing", "numbers"):
         assert re.findall(rf'^page\.{shown}\("{direction}", "(\w+)"\)$', text, re.MULTILINE) == numbers
     assert list(getattr(pages["scenes"], direction.upper())) == numbers
-    assert text.count("page.quads()") == (direction == "backward")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     for section in sections:
         assert "**Idea.**" in section
@@ -93,13 +92,6 @@ def test_drawings_are_svg_with_words_in_the_colour_of_the_page(direction, rung, 
     assert_drawn(shown)
     each = rung.bytes(*sizes()) / (LADDER.elements / LADDER.state)
     assert f"{each:.4g} bytes for each (b, d, t)" in shown
-
-
-def test_the_quads_are_drawn_in_the_same_style(page):
-    shown = page.quads_html()
-    assert_drawn(shown)
-    # by hand, for 16 states, blocks of 128 channels and tiles of 16 steps: 4 (15 + 6·16/128 + 50/16)
-    assert "75.5 bytes for each (b, d, t)" in shown
 
 
 def assert_drawn(shown):

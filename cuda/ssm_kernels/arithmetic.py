@@ -46,7 +46,7 @@ class Arithmetic:
     Attributes:
         real, number: the NumPy types of real numbers and of states.
         real_type, number_type: Numba's.
-        softplus, sigmoid: of x.
+        softplus, sigmoid: of x. softplus_and_slope: both, by one exponential.
         prepared: a → what `decay` takes for it.
         decay: (Δ, prepared a) → e^{Δa}.
         exp: eᶻ.
@@ -61,6 +61,7 @@ class Arithmetic:
     number_type: Any
     softplus: Device
     sigmoid: Device
+    softplus_and_slope: Device
     prepared: Device
     decay: Device
     exp: Device
@@ -160,6 +161,12 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
     def sigmoid(x):
         return inverse(one + real_exp(-x))
 
+    @inline
+    def softplus_and_slope(x):
+        w = real_exp(-abs(x))
+        p = inverse(one + w)
+        return max(x, zero) + log1p(w), p if x >= zero else w * p
+
     if is_complex:
         number = complex_functions(real, real_exp, inverse, phi1_near, dphi1_near)
     else:
@@ -219,6 +226,7 @@ def arithmetic(precision: str, is_complex: bool) -> Arithmetic:
         number_type=types_of[number["number"]],
         softplus=softplus,
         sigmoid=sigmoid,
+        softplus_and_slope=softplus_and_slope,
         zoh_slopes=zoh_slopes,
         bilinear=bilinear,
         bilinear_slopes=bilinear_slopes,

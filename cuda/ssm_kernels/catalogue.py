@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from ssm_kernels import choosing
-from ssm_kernels.backward.quads.parts import WARPS
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
+from ssm_kernels.walking.parts import WARPS
 
 H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
@@ -63,7 +63,7 @@ BACKWARD: dict[str, dict[str, Any]] = {
     "complex128, real maps, 256 states": BEFORE_HOPPER | {"dtype": "float64", "is_complex": True, "state": 256},
     "float64": {"dtype": "float64"},
 }
-QUADS = ("float32", "bfloat16")
+WALKING = ("float32", "bfloat16")
 SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
 
 
@@ -84,10 +84,20 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
             if kind != "backward":  # borders with the tile of the adjoint that reads them
                 v, kernel = choosing.forward_kernel(v, state, kind == "borders", capability)
             yield kind, v, replace(kernel, name=f"{kind}: {title}, {v.segments} segments")
-    for kernel in dict.fromkeys(kernel for dtype in QUADS for kernel in choosing.quad_kernels(dtype, WARPS)):
-        yield "quads", None, kernel
+    for kernel in by_walking():
+        yield "walking", None, kernel
     for shares, total, aligned in SUMS:
         yield "sums", None, choosing.sum_kernel(shares, total, aligned)
+
+
+def by_walking() -> Iterator[Compilable]:
+    for dtype in WALKING:
+        yield choosing.walking_forward_kernel(dtype, WARPS)
+        for returning, bordered in ((False, False), (False, True), (True, True)):
+            yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
+        yield choosing.walking_adjoint_kernel(dtype, WARPS)
+    for returning in (False, True):
+        yield choosing.walking_carry_kernel(returning)
 
 
 def split(given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -10,8 +10,10 @@
 
 float64 and complex states have 8 steps a lane, complex128 has 4: registers. The adjoint has half of that where a warp
 takes one channel, for all but float32 states by Mamba's rule, and on other GPUs than Hopper, whose blocks have more
-shared memory, too. Of few channels the plainest adjoint goes by quads of lanes and chunks of time
-(:mod:`ssm_kernels.backward.quads`). Rows that do not begin at 16-byte boundaries are read number by number.
+shared memory, too. Rows that do not begin at 16-byte boundaries are read number by number.
+
+From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`): every one on the way back, and on the way forward
+those of 12 million (batch, channel, time) and more.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ from typing import Any
 from ssm_kernels import sums
 from ssm_kernels._target import LARGE_BLOCKS, Launchable, compiled, compute_capability, current_device
 from ssm_kernels.backward import production as backward_scan
-from ssm_kernels.backward.quads import adjoint, carry, parts, summary
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
+from ssm_kernels.walking import adjoint, carry, parts, summary
+from ssm_kernels.walking import forward as walking_forward
 
 SHARED_BYTES = 48 * 1024
 # two blocks of a multiprocessor's 228 KB, from Hopper up to 12.0
@@ -206,26 +209,36 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple
     raise ValueError(f"no variant has room for its states in {room} bytes of shared memory: {v}")
 
 
-@cache
-def carry_kernel() -> Compilable:
-    ex2 = frozenset({"ex2"})
-    return Compilable("quads: carry", carry.kernel(), carry.signature(), carry.THREADS, expects=ex2, since=HOPPER)
-
-
-@cache
-def quad_kernels(dtype: str, warps: int) -> tuple[Compilable, Compilable, Compilable]:
+def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0) -> Compilable:
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
-    threads = parts.channels(warps)
-    return (
-        Compilable(
-            f"quads: summary, {dtype}", summary.kernel(dtype, warps), summary.signature(dtype), threads,
-            expects=expects, since=HOPPER,
-        ),
-        carry_kernel(),
-        Compilable(
-            f"quads: adjoint, {dtype}", adjoint.kernel(dtype, warps), adjoint.signature(dtype), threads,
-            expects=expects, since=HOPPER, shared_bytes=adjoint.shared_bytes(warps),
-        ),
+    return Compilable(
+        f"walking: {name}, {dtype}", kernel, signature, parts.threads(warps),
+        expects=expects, since=HOPPER, shared_bytes=shared_bytes,
+    )  # fmt: skip
+
+
+@cache
+def walking_forward_kernel(dtype: str, warps: int) -> Compilable:
+    return by_walking("forward", dtype, warps, walking_forward.kernel(dtype, warps), walking_forward.signature(dtype))
+
+
+@cache
+def walking_summary_kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Compilable:
+    name = f"summary{' with borders' if bordered else ''}{' and back' if returning else ''}"
+    return by_walking(name, dtype, warps, summary.kernel(dtype, returning, bordered, warps), summary.signature(dtype))
+
+
+@cache
+def walking_adjoint_kernel(dtype: str, warps: int) -> Compilable:
+    kernel, signature = adjoint.kernel(dtype, warps), adjoint.signature(dtype)
+    return by_walking("adjoint", dtype, warps, kernel, signature, adjoint.shared_bytes(warps))
+
+
+@cache
+def walking_carry_kernel(returning: bool) -> Compilable:
+    return Compilable(
+        f"walking: carry{' and back' if returning else ''}", carry.kernel(returning), carry.signature(), carry.THREADS,
+        expects=frozenset({"ex2"}), since=HOPPER,
     )  # fmt: skip
 
 
@@ -234,9 +247,9 @@ def chunk_of(warps: int, length: int, room: int) -> int:
     """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long."""
     best, found = 0.0, length
     for count in range(1, min(-(-length // 64), 4 * room) + 1):
-        chunk = -(-length // (count * parts.TILE)) * parts.TILE
+        chunk = -(-length // (count * parts.SHORT.steps)) * parts.SHORT.steps
         waves = warps * -(-length // chunk) / room
-        value = waves / ceil(waves) * chunk / (chunk + parts.TILE)
+        value = waves / ceil(waves) * chunk / (chunk + parts.SHORT.steps)
         if value > best:
             best, found = value, chunk
     return found

@@ -56,6 +56,20 @@ class Access:
     store_wide: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Four elements as they lie in memory: what is read ahead is `opened` when it is used, not when it arrives.
+
+    `load` gives 4 / `numbers` words, and `opened` the so many numbers of one.
+    """
+
+    numbers: int
+    word_t: Any
+    zero: Any
+    load: Callable[..., Any]
+    opened: Callable[..., Any]
+
+
 def pointer(dtype: str) -> Any:
     """The Numba type of a pointer to such elements, for a kernel's signature."""
     return types.CPointer(POINTEES[dtype])
@@ -133,6 +147,23 @@ if SIMULATED:
                 io.store(p, i + k, xs[k])
 
         return load, store
+
+    @no_type_check
+    @cache
+    def packed_access(dtype: str) -> Packed:
+        io = access(dtype)
+        if ITEMSIZE[dtype] == 4:
+            return Packed(1, types.float32, ZERO[dtype], short_access(dtype, 4)[0], lambda word: (word,))
+
+        def load(p: Any, i: Any) -> Any:
+            _check_aligned(i, 4)
+            return tuple(np.uint32(p[i + k]) | np.uint32(p[i + k + 1]) << np.uint32(16) for k in (0, 2))
+
+        def opened(word: Any) -> Any:
+            return _widened(np.uint16(word & 0xFFFF), dtype), _widened(np.uint16(word >> 16), dtype)
+
+        assert io.width == 8
+        return Packed(2, types.uint32, np.uint32(0), load, opened)
 
     @no_type_check
     @cache
@@ -316,6 +347,37 @@ else:
             return types.void(p, types.int64, row), codegen
 
         return load, store
+
+    @cache
+    def packed_access(dtype: str) -> Packed:
+        narrow = ITEMSIZE[dtype] == 2
+        word_t = types.uint32 if narrow else types.float32
+        numbers, row = 2 if narrow else 1, types.UniTuple(word_t, 2 if narrow else 4)
+
+        @intrinsic
+        def load(typingctx: Any, p: Any, i: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                p, i = args
+                vector = builder.load(_vector(builder, p, i, dtype, GLOBAL, 4 * row.count))
+                vector.align = 4 * row.count
+                words = [builder.extract_element(vector, ir.Constant(I32, k)) for k in range(row.count)]
+                return context.make_tuple(builder, row, words)
+
+            return row(p, types.int64), codegen
+
+        @intrinsic
+        def opened(typingctx: Any, word: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                (value,) = args
+                if not narrow:
+                    return context.make_tuple(builder, signature.return_type, [value])
+                halves = builder.trunc(value, I16), builder.trunc(builder.lshr(value, ir.Constant(I32, 16)), I16)
+                numbers = [_widen(builder, half, dtype) for half in halves]
+                return context.make_tuple(builder, signature.return_type, numbers)
+
+            return types.UniTuple(types.float32, numbers)(word_t), codegen
+
+        return Packed(numbers, word_t, np.uint32(0) if narrow else ZERO[dtype], load, opened)
 
     @cache
     def shared_load(dtype: str) -> Callable[..., Any]:

@@ -336,19 +336,22 @@ def production(label: str, both: bool) -> str:
     return d.svg()
 
 
-def quads(label: str) -> str:
-    """Four lanes over four channels and all states; below, the chunks of time that warps walk through."""
-    d = Drawing(252, label)
+def walking(label: str, both: bool) -> str:
+    """A pair of lanes over a channel's states, or a quad over two channels'; below, chunks that warps walk through."""
     x0, y0, size = 74, 44, 16
-    d.text(x0, 14, "a quad of lanes", font_weight="bold")
+    lanes, channels, title = (4, 2, "a quad of lanes") if both else (2, 1, "a pair of lanes")
+    each, below = 16 // lanes, y0 + channels * size
+    d = Drawing(below + 144, label)
+    d.text(x0, 14, title, font_weight="bold")
     d.text(x0, y0 - 8, "states →", size=11, fill_opacity=0.8)
-    for k in range(4):
+    for k in range(channels):
         d.text(x0 - 6, y0 + (k + 0.5) * size + 4, f"ch. d + {8 * k}" if k else "ch. d", "end", 11)
         for n in range(16):
-            d.cell(x0 + n * size, y0 + k * size, size, size, hue(n // 4))
-    for quarter in range(4):
-        d.text(x0 + (4 * quarter + 2) * size, y0 + 4 * size + 15, f"lane {quarter}", "middle", 11)
-    y, w = y0 + 4 * size + 62, 81
+            d.cell(x0 + n * size, y0 + k * size, size, size, hue(n // each))
+    for lane in range(lanes):
+        d.text(x0 + (lane + 0.5) * each * size, below + 15, f"lane {lane}", "middle", 11)
+    y, w = below + 62, 81
+    forth = y + (9 if both else 15)
     d.text(8, y - 22, "chunks of time, all at once", font_weight="bold")
     d.text(8, y - 7, "time →", size=11, fill_opacity=0.8)
     for k in range(4):
@@ -358,9 +361,11 @@ def quads(label: str) -> str:
             d.line(left + tile * (right - left) / 3, y, left + tile * (right - left) / 3, y + 30, stroke_opacity=0.4)
         for tile in range(3):
             a, b = left + tile * (right - left) / 3 + 4, left + (tile + 1) * (right - left) / 3 - 4
-            d.arrow(a, y + 9, b, y + 9)
-            d.arrow(b, y + 21, a, y + 21)
-    d.text(8, y + 48, "tile by tile from the last: forth for h, then back for g;", size=11)
+            d.arrow(a, forth, b, forth)
+            if both:
+                d.arrow(b, y + 21, a, y + 21)
+    words = "tile by tile from the last: forth for h, then back for g;" if both else "tile by tile, h in registers;"
+    d.text(8, y + 48, words, size=11)
     d.text(8, y + 63, "what enters a chunk is known from a summary of all", size=11)
     return d.svg()
 

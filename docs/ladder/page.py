@@ -17,7 +17,6 @@ from typing import Any
 import drawings
 import scenes
 from ssm_kernels import ladder
-from ssm_kernels.scan import MOST_QUAD_CHANNELS
 
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.device.run import LADDER
@@ -117,27 +116,6 @@ def drawing_html(direction: str, number: str) -> str:
     entry = find(direction, number, None)
     scene = {"forward": scenes.FORWARD, "backward": scenes.BACKWARD}[direction][number]
     return scene_html(scene, entry.bytes / (entry.case.elements / entry.case.state))
-
-
-def quads() -> Any:
-    """The two drawings of the adjoint that stands beside the ladder, as a notebook cell shows them."""
-    from IPython.display import HTML
-
-    return HTML(quads_html())
-
-
-def quads_html() -> str:
-    return scene_html(scenes.QUADS, scenes.bytes_by_quads(LADDER.state))
-
-
-def few_channels() -> Any:
-    """Up to how many channels the adjoint goes by quads, as a notebook cell shows it."""
-    from IPython.display import Markdown
-
-    return Markdown(
-        f"There it is launched up to {MOST_QUAD_CHANNELS} channels (batch · dim), where it was measured to be faster "
-        "than rung 7's."
-    )
 
 
 def scene_html(scene: scenes.Scene, each: float) -> str:

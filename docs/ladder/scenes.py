@@ -14,15 +14,14 @@ from drawings import (
     hillis_steele,
     kernels_over_arrays,
     production,
-    quads,
     shuffles,
     thread_per_channel,
     thread_per_state,
     tiles,
+    walking,
 )
 from ssm_kernels.backward import rung4_block_scan as backward4
 from ssm_kernels.backward import rung5_warp_shuffles as backward5
-from ssm_kernels.backward.quads import parts
 from ssm_kernels.forward import rung3_shared_tiles as forward3
 from ssm_kernels.forward import rung5_warp_shuffles as forward5
 
@@ -119,6 +118,20 @@ FORWARD = {
             ("u, Δ, z, y: 16 bytes at a time", "B, C: once for a block's channels"),
         ),
     ),
+    "8": Scene(
+        partial(walking, both=False),
+        "Above, two lanes share out a channel of 16 states: each has eight of them. Below, time in four chunks of "
+        "three tiles: the lanes walk through a chunk from left to right, and all chunks go at once.",
+        Held(
+            ("h, A of 8 states", "what comes next, as it was read"),
+            ("Δ, Δu, y of a tile", "B, C of a tile, for the block"),
+            (
+                "u, Δ, z, y: 16 bytes at a time",
+                "B, C: once for a block's channels",
+                "h and ΣΔ of every chunk",
+            ),
+        ),
+    ),
 }
 
 BACKWARD = {
@@ -206,27 +219,14 @@ BACKWARD = {
             ("inputs and gradients", "h at tiles' borders; dB, dC of a block"),
         ),
     ),
-}
-
-QUADS = Scene(
-    quads,
-    "Above, four lanes share out four channels of 16 states: each has four states of all four channels. Below, time in "
-    "four chunks of three tiles; in every tile the lanes go forth and then back, and all chunks go at once.",
-    Held(
-        ("h, g, A, ΣdA: 4 channels × 4 states",),
-        ("Δ, Δu, e of a tile; its B, C", "h of 8 steps; then sums take its place"),
-        ("inputs twice, and gradients", "h before each tile; ΣΔ", "h and Āg of every chunk; dB, dC of a block"),
+    "8": Scene(
+        partial(walking, both=True),
+        "Above, four lanes share out two channels of 16 states: each has four states of both channels. Below, time in "
+        "four chunks of three tiles; in every tile the lanes go forth and then back, and all chunks go at once.",
+        Held(
+            ("h, g, A, ΣdA: 2 channels × 4 states", "h and Ā of four steps"),
+            ("Δ, Δu, e of a tile; its B, C", "h before each four steps; their dB, dC"),
+            ("inputs, gradients", "h before each tile; ΣΔ", "h and Āg of every chunk; dB, dC of a block"),
+        ),
     ),
-)
-
-
-def bytes_by_quads(state: int) -> float:
-    """What the three kernels ask of global memory for each (b, d, t), in float32, before any cache.
-
-    The summary reads 4 rows and the maps, and leaves a state and ΣΔ a tile. The adjoint reads the rows twice, the maps,
-    and those with the chunk's first state; it writes 3 rows, and shares of dB and dC.
-    """
-    block, tile = parts.channels(parts.WARPS), parts.TILE
-    summary = 4 + 2 * state / block + (state + 1) / tile
-    adjoint = 2 * 4 + 2 * state / block + (2 * state + 1) / tile + 3 + 2 * state / block
-    return 4 * (summary + adjoint)
+}

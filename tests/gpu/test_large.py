@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 from ssm_kernels import choosing, scan
+from ssm_kernels.intrinsics import ITEMSIZE
 
 from ssm_edu.selective.reference import Gradients
 from tests import kernel_runs
@@ -43,8 +44,8 @@ def long_rows(batch, dim):
 
 
 CASES = {
-    "rows, the adjoint by quads": long_rows(64, 128),
-    "rows, the adjoint by segments": long_rows(64, 132),
+    "rows, by walking": long_rows(64, 128),
+    "rows, by segments": long_rows(64, 132),
     "maps and their shares": Sizes(SIGNED // (16 * 136) + 2, 4, 136, 16),
     "states and borders": Sizes(SIGNED // (132 * 32) + 2, 132, 16, 32),
 }
@@ -59,7 +60,7 @@ def launched(sizes):
         return lambda *launch: None
 
     def allocate(shape, dtype):
-        workspaces.append((prod(shape), scan.ITEMSIZE[dtype]))
+        workspaces.append((prod(shape), ITEMSIZE[dtype]))
         return 0
 
     options = {"is_complex": False, "complex_B": False, "complex_C": False, "delta_softplus": True}
@@ -82,9 +83,9 @@ def test_what_is_large(case):
     sizes, what = CASES[case], case.split()[0].rstrip(",")
     names, needed, workspaces = launched(sizes)
     assert needed < 75e9
-    assert any("quads" in name for name in names) == ("quads" in case)
+    assert any("walking" in name for name in names) == ("walking" in case)
     axes, limit, large = {
-        "rows": ("dim length", UNSIGNED, 1 if "quads" in case else 2),
+        "rows": ("dim length", UNSIGNED, 1 if "walking" in case else 2),
         "maps": ("state length", SIGNED, 2),
         "states": ("dim state", SIGNED, 4),
     }[what]

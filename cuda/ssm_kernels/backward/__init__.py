@@ -10,6 +10,7 @@
 | 5 | scans by warp shuffles, several steps a lane | 2·state/WARPS + (3·state + 2)/tile |
 | 6 | all chunks of the length at once | 2·state/WARPS + (3·state + 3)/tile |
 | 7 | the production kernels | 2·state/channels + state/tile |
+| 8 | walk again: eight states a lane, four steps in registers | 2·state/BLOCK + (state + 1)/16 |
 
 Windows, tiles and blocks are the constants of each file: a tile is 32·ITEMS steps, rung 3's channels are 32·WARPS.
 No rung adds with float atomics: every sum has one owner and one order, so that two runs agree in every bit.
@@ -24,4 +25,5 @@ RUNGS = (
     "rung5_warp_shuffles",
     "rung6_chunked",
     "rung7_production",
+    "rung8_walking",
 )

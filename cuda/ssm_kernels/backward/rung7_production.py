@@ -13,7 +13,6 @@ length have become a scan without read-out, and the maps come by 16-byte copies 
 With N states, K channels a block, S segments of I steps and T = S I, per (b, d, t):
 bytes 4 (13 + 7N/K + N/I + N/T + 2N/dim), exponentials 2N + 5 + 2N/I,
 FLOPs N (29 + (10 log₂S − 6 + 16/S)/I) + 80, within some hundredths.
-These are the kernels for many channels; what few are given, :mod:`ssm_kernels.choosing` says.
 
 Claims ADJ-1 to ADJ-7, ADJ-9, ADJ-11, ADJ-12.
 """
@@ -26,8 +25,9 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, no_type_check
 
-from ssm_kernels import catalogue, scan
+from ssm_kernels import catalogue, choosing, segments
 from ssm_kernels.backward.rungs import launcher
+from ssm_kernels.description import variant_of
 from ssm_kernels.forward.rung7_production import allocator, buffer, buffers, described
 from ssm_kernels.ladder import Rung
 
@@ -37,15 +37,16 @@ def run(inputs, grads, sizes, stream):
     given = inputs._asdict()
     grad_y = buffer("grad_y", given.pop("grad_y"))
     targets = SimpleNamespace(**buffers(grads._asdict()), initial_state=None)
-    kept = []
-    scan.backward(described(sizes, given), grad_y, None, targets, stream=stream, allocate=allocator(kept))
+    described_, kept = described(sizes, given), []
+    v = variant_of(described_, grad_y, targets.u, targets.delta, targets.z)
+    segments.backward(described_, v, grad_y, None, targets, stream, allocator(kept))
 
 
 @cache
 def variant(batch: int, dim: int, length: int, state: int) -> Any:
     """What an H100 is given for a shape."""
-    v = scan.choose(**catalogue.ORDINARY | {"batch": batch, "dim": dim, "length": length, "state": state})
-    return scan.backward_kernel(v, state, scan.HOPPER)[0]
+    v = choosing.choose(**catalogue.ORDINARY | {"batch": batch, "dim": dim, "length": length, "state": state})
+    return choosing.backward_kernel(v, state, choosing.HOPPER)[0]
 
 
 def scanned(v: Any) -> float:

@@ -10,4 +10,5 @@ RUNGS = (
     "rung5_warp_shuffles",
     "rung6_chunks",
     "rung7_production",
+    "rung8_walking",
 )

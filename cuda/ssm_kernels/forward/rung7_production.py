@@ -24,8 +24,9 @@ from typing import Any, no_type_check
 
 import numpy as np
 
-from ssm_kernels import catalogue, scan
+from ssm_kernels import catalogue, choosing, segments
 from ssm_kernels._target import SIMULATED, cuda
+from ssm_kernels.description import Allocate, Scan, variant_of
 from ssm_kernels.ladder import Rung, Sizes, check
 
 
@@ -57,9 +58,9 @@ def buffers(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 @no_type_check
-def described(sizes: Sizes, inputs: dict[str, Any]) -> scan.Scan:
+def described(sizes: Sizes, inputs: dict[str, Any]) -> Scan:
     """The ladder's layer as the production kernels are told of it."""
-    return scan.Scan(
+    return Scan(
         **sizes._asdict(), **buffers(inputs), dtype="float32", is_complex=False, group_B=1, group_C=1,
         complex_B=False, complex_C=False, delta_softplus=True, discretization="mamba", initial_state=None,
         seq_idx=None,
@@ -67,7 +68,7 @@ def described(sizes: Sizes, inputs: dict[str, Any]) -> scan.Scan:
 
 
 @no_type_check
-def allocator(kept: list[Any]) -> scan.Allocate:
+def allocator(kept: list[Any]) -> Allocate:
     """Scratch memory, which `kept` keeps."""
 
     def allocate(shape: tuple[int, ...], dtype: str) -> Any:
@@ -81,15 +82,16 @@ def allocator(kept: list[Any]) -> scan.Allocate:
 def launch(u, delta, A, B, C, D, z, delta_bias, y, *, stream=0):
     """y of the layer; takes scratch memory for the last state and each channel's ΣΔ."""
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    sizes, kept = check(**inputs, y=y), []
-    scan.forward(described(sizes, inputs), buffer("y", y), None, stream=stream, allocate=allocator(kept))
+    sizes, to, kept = check(**inputs, y=y), buffer("y", y), []
+    given = described(sizes, inputs)
+    segments.forward(given, variant_of(given, to), to, None, stream, allocator(kept))
 
 
 @cache
 def variant(batch: int, dim: int, length: int, state: int) -> Any:
     """What an H100 is given for a shape."""
-    v = scan.choose(**catalogue.ORDINARY | {"batch": batch, "dim": dim, "length": length, "state": state})
-    return scan.forward_kernel(v, state, False)[0]
+    v = choosing.choose(**catalogue.ORDINARY | {"batch": batch, "dim": dim, "length": length, "state": state})
+    return choosing.forward_kernel(v, state, False)[0]
 
 
 def of_a_launch(count: Callable[[Any, int], float]) -> Callable[[int, int, int, int], float]:

@@ -1,4 +1,4 @@
-"""Kernel 2 by quads: chunk after chunk, the state that each begins with and what comes back to it."""
+"""Kernel 2 by walking: chunk after chunk, the state that each begins with and what comes back to it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ AHEAD = 8  # chunks that are read at a time
 
 
 def signature() -> Any:
-    return types.void(*(pointer("float32"),) * 7, *(types.int64,) * 6)
+    return types.void(*(pointer("float32"),) * 6, *(types.int64,) * 6)
 
 
 @no_type_check
 @cache
-def kernel() -> Any:
+def kernel(returning: bool = True) -> Any:
     """A thread per (batch, channel, state): `ends` become first states, and `backs` the Āg that comes back."""
     load, store = access("float32").load, access("float32").store
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
@@ -30,7 +30,7 @@ def kernel() -> Any:
 
     @unrolled
     def over_chunks(
-        A, start, arriving, ends, backs, totals, leaving, starts, arrives, chunks, batch, dim, state
+        A, start, arriving, ends, backs, totals, starts, arrives, chunks, batch, dim, state
     ):  # fmt: skip
         P = cuda.local.array(AHEAD, real_t)
         x = cuda.local.array(AHEAD, real_t)
@@ -44,23 +44,29 @@ def kernel() -> Any:
         h = load(start, i) if starts else ZERO
         for first in range(0, chunks, AHEAD):
             for w in unroll(AHEAD):
-                m = first + w if first + w < chunks else first
-                P[w] = exp2(a * load(totals, m * channels + c))
-                x[w] = load(ends, m * each + i)
+                m = first + w
+                P[w] = ZERO
+                x[w] = ZERO
+                if m < chunks - 1:
+                    P[w] = exp2(a * load(totals, m * channels + c))
+                    x[w] = load(ends, m * each + i)
             for w in unroll(AHEAD):
                 if first + w < chunks:
                     store(ends, (first + w) * each + i, h)
                     h = P[w] * h + x[w]
-        g = load(arriving, i) if arrives else ZERO
-        for first in range(0, chunks, AHEAD):
-            for w in unroll(AHEAD):
-                m = chunks - 1 - (first + w if first + w < chunks else first)
-                P[w] = exp2(a * load(totals, m * channels + c))
-                x[w] = load(backs, m * each + i)
-            for w in unroll(AHEAD):
-                if first + w < chunks:
-                    store(backs, (chunks - 1 - first - w) * each + i, g)
-                    g = P[w] * g + x[w]
-        store(leaving, i, g)
+        if returning:
+            g = load(arriving, i) if arrives else ZERO
+            for first in range(0, chunks, AHEAD):
+                for w in unroll(AHEAD):
+                    m = chunks - 1 - first - w
+                    P[w] = ZERO
+                    x[w] = ZERO
+                    if m > 0:
+                        P[w] = exp2(a * load(totals, m * channels + c))
+                        x[w] = load(backs, m * each + i)
+                for w in unroll(AHEAD):
+                    if first + w < chunks:
+                        store(backs, (chunks - 1 - first - w) * each + i, g)
+                        g = P[w] * g + x[w]
 
     return over_chunks

@@ -1,0 +1,19 @@
+"""Scans in which time is walked, not scanned: a lane goes step by step through eight states, each on its own.
+
+    forward, summary     lane = 2 · channel + half        states 8 · half + j                                  j < 8
+    adjoint              lane = 4 · quad + quarter        channels quad + 8k, states 4 · quarter + j    k < 2, j < 4
+
+So nothing waits for a scan over lanes. On the way back B and C gain from every channel, and a lane with two of them
+adds up half of it alone; of the two it keeps first the one whose sums over states will end in it. For enough warps
+whatever the shape, chunks of time go in parallel.
+
+1. :mod:`summary <ssm_kernels.walking.summary>`: over each chunk, from zero, its last state and Āg at its first step;
+   for the adjoint, the states before each tile of 16 steps on the way.
+2. :mod:`carry <ssm_kernels.walking.carry>`: from these, chunk by chunk, the state that each begins with and the Āg
+   that comes back to it.
+3. :mod:`forward <ssm_kernels.walking.forward>`: y, tile by tile; or :mod:`adjoint <ssm_kernels.walking.adjoint>`: the
+   gradients, tile by tile from the last.
+
+For real A, Mamba's rule, up to 16 states, and rows and maps of one dtype that vary in time, without seq_idx.
+:mod:`launching <ssm_kernels.walking.launching>` says for which problems.
+"""

@@ -1,0 +1,375 @@
+"""Kernel 3 by walking: the gradients, tile by tile from the chunk's last.
+
+The state before a tile is the summary's plus e^{AΣΔ} times the chunk's first. A tile is walked forwards once, leaving
+the states before each four steps, then by fours from its end: four steps forwards, their states and decays kept in
+registers, and the same four back.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, no_type_check
+
+import numpy as np
+
+from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
+from ssm_kernels.arithmetic import arithmetic, inline
+from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, shared_store, short_access
+from ssm_kernels.unrolling import unroll, unrolled
+from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS
+from ssm_kernels.walking.parts import SHORT, STATES, WARPS, parts, threads
+
+TILE, FOURS = SHORT.steps, SHORT.steps // 4
+ROW, PLANE, ROWS, MAPS = SHORT.row, SHORT.plane, SHORT.rows, SHORT.map
+KEPT = 256  # numbers of a warp's states
+STEP = 264  # from one step's sums of a warp to the next's, for B and 128 further for C, so that banks differ
+SUMS = 4 * STEP
+
+
+def shared_bytes(warps: int) -> int:
+    """Of a block, all of it dynamic."""
+    return 4 * (2 * MAPS + warps * (ROWS + FOURS * KEPT + 2 * SUMS))
+
+
+def signature(dtype: str) -> Any:
+    io, real, integers = pointer(dtype), pointer("float32"), (types.int64,) * 8
+    return types.void(io, io, real, io, io, real, io, real, io, *(real,) * 4, io, io, io, *(real,) * 6, *integers)
+
+
+@no_type_check
+@cache
+def kernel(dtype: str, warps: int = WARPS) -> Any:
+    """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels."""
+    (
+        block, map_row, read_rows, opened, put_rows, read_maps, put_maps, _, _, read_states, store_states,
+        prepared, four,
+    ) = parts(dtype, warps, SHORT)  # fmt: skip
+    softplus_and_slope, sigmoid = arithmetic("float32", False).softplus_and_slope, arithmetic("float32", False).sigmoid
+    load_real, store_real = access("float32").load, access("float32").store
+    _, store_four = short_access(dtype, 4)
+    put = shared_store("float32")
+    ZERO, ONE, LN_2 = np.float32(0), np.float32(1), np.float32(math.log(2))
+    real_t = types.float32
+    THREADS = threads(warps)
+    TURNS = SHORT.map_turns(warps)
+    WORDS, word_t = TURNS * 4 // packed_access(dtype).numbers, packed_access(dtype).word_t
+    IN_ROWS = 8 // packed_access(dtype).numbers
+    # of a block's shared memory: the maps, and by warps the rows, the states, and two buffers of sums
+    ROWS_AT, KEPT_AT = 2 * MAPS, 2 * MAPS + warps * ROWS
+    SUMS_AT, BUFFER = KEPT_AT + warps * FOURS * KEPT, warps * SUMS
+
+    @inline
+    @unrolled
+    def fold(shared, at, x, odd):
+        """The quad's sums over states, at 4k + w of channel k and step w, into the row of the lane's own channel.
+
+        Each lane keeps its own channel, so that what is added up is never chosen, and two of the steps.
+        """
+        m = cuda.local.array(4, real_t)
+        for w in unroll(4):
+            m[w] = x[w] + cuda.shfl_xor_sync(FULL, x[4 + w], 2)
+        sent_0 = m[0] if odd else m[2]
+        sent_1 = m[1] if odd else m[3]
+        kept_0 = m[2] if odd else m[0]
+        kept_1 = m[3] if odd else m[1]
+        to = at + (2 if odd else 0)
+        shared[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, 1)
+        shared[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, 1)
+
+    @inline
+    @unrolled
+    def keep(shared, at, h):
+        for k in unroll(2):
+            put(shared, at + 128 * k, (h[4 * k], h[4 * k + 1], h[4 * k + 2], h[4 * k + 3]))
+
+    @inline
+    @unrolled
+    def leave_states(shared, fours, at_own, at_other, to, kept, a, h):
+        """The state before each four steps of a tile."""
+        d8 = cuda.local.array(8, real_t)
+        x8 = cuda.local.array(8, real_t)
+        b4 = cuda.local.array(4, real_t)
+        keep(shared, kept, h)
+        for _ in range(1, fours):
+            four(shared, at_own, d8, 0)
+            four(shared, at_other, d8, 4)
+            four(shared, at_own + PLANE, x8, 0)
+            four(shared, at_other + PLANE, x8, 4)
+            for w in unroll(4):
+                four(shared, to + w * STATES, b4, 0)
+                for k in unroll(2):
+                    for j in unroll(4):
+                        h[4 * k + j] = exp2(d8[4 * k + w] * a[4 * k + j]) * h[4 * k + j] + x8[4 * k + w] * b4[j]
+            kept += KEPT
+            keep(shared, kept, h)
+            at_own += 4
+            at_other += 4
+            to += 4 * STATES
+
+    @inline
+    @unrolled
+    def four_back(shared, at_own, at_other, to, kept, sums, odd, a, g, sum_A):
+        """Four steps: g becomes Āg of the step before them."""
+        d8 = cuda.local.array(8, real_t)
+        x8 = cuda.local.array(8, real_t)
+        e8 = cuda.local.array(8, real_t)
+        b = cuda.local.array(16, real_t)
+        c4 = cuda.local.array(4, real_t)
+        alpha = cuda.local.array(32, real_t)
+        h = cuda.local.array(40, real_t)  # of step w at 8w + 8, before the first at 0
+        y = cuda.local.array(8, real_t)
+        s = cuda.local.array(8, real_t)
+        q = cuda.local.array(8, real_t)
+        dB4 = cuda.local.array(4, real_t)
+        dC4 = cuda.local.array(4, real_t)
+        four(shared, at_own, d8, 0)
+        four(shared, at_other, d8, 4)
+        four(shared, at_own + PLANE, x8, 0)
+        four(shared, at_other + PLANE, x8, 4)
+        four(shared, at_own + 2 * PLANE, e8, 0)
+        four(shared, at_other + 2 * PLANE, e8, 4)
+        four(shared, kept, h, 0)
+        four(shared, kept + 128, h, 4)
+        for w in unroll(4):
+            four(shared, to + w * STATES, b, 4 * w)
+            for k in unroll(2):
+                for j in unroll(4):
+                    i = 8 * w + 4 * k + j
+                    alpha[i] = exp2(d8[4 * k + w] * a[4 * k + j])
+                    h[i + 8] = alpha[i] * h[i] + x8[4 * k + w] * b[4 * w + j]
+        for v in unroll(4):
+            w = 3 - v
+            four(shared, to + w * STATES + MAPS, c4, 0)
+            for j in unroll(4):
+                dB4[j] = ZERO
+                dC4[j] = ZERO
+            for k in unroll(2):
+                m = 4 * k + w
+                y[m] = ZERO
+                s[m] = ZERO
+                q[m] = ZERO
+                for j in unroll(4):
+                    i, n = 8 * w + 4 * k + j, 4 * k + j
+                    now = g[n] + c4[j] * e8[m]
+                    dC4[j] += h[i + 8] * e8[m]
+                    y[m] += h[i + 8] * c4[j]
+                    dB4[j] += now * x8[m]
+                    s[m] += now * b[4 * w + j]
+                    g[n] = alpha[i] * now
+                    back = g[n] * h[i]
+                    q[m] += back * a[n]
+                    sum_A[n] += back * d8[m]
+            put(shared, sums + w * STEP, (dB4[0], dB4[1], dB4[2], dB4[3]))
+            put(shared, sums + w * STEP + 128, (dC4[0], dC4[1], dC4[2], dC4[3]))
+        cuda.syncwarp()  # the rows have been read
+        fold(shared, at_own, q, odd)
+        fold(shared, at_own + PLANE, s, odd)
+        fold(shared, at_own + 2 * PLANE, y, odd)
+
+    @inline
+    @unrolled
+    def sum_channels(shared, at, tid, t0, row, state, length, dB, dC):
+        """B's and C's shares of four steps: four lanes for a step, map and four states, each every fourth quad."""
+        word = cuda.local.array(4, real_t)
+        for turn in unroll(TURNS):
+            # lanes side by side read from all banks, and write four steps side by side
+            item = tid + turn * THREADS
+            n = 4 * (item & 1) + 8 * (item >> 5 & 1)
+            share = (item >> 1 & 1) + (item >> 4 & 1) * 2
+            step, map_ = item >> 2 & 3, item >> 6
+            from_ = at + step * STEP + 128 * map_ + 16 * share + n
+            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+            for w in unroll(warps):
+                for m in unroll(2):
+                    four(shared, from_ + w * SUMS + 64 * m, word, 0)
+                    s0 += word[0]
+                    s1 += word[1]
+                    s2 += word[2]
+                    s3 += word[3]
+            high, odd = share >= 2, share & 1 == 1
+            kept_0 = s2 if high else s0
+            kept_1 = s3 if high else s1
+            kept_0 += cuda.shfl_xor_sync(FULL, s0 if high else s2, 16)
+            kept_1 += cuda.shfl_xor_sync(FULL, s1 if high else s3, 16)
+            total = kept_1 if odd else kept_0
+            total += cuda.shfl_xor_sync(FULL, kept_0 if odd else kept_1, 2)
+            if n < state:
+                to = (row + n + share) * length + t0 + step
+                if map_ == 0:
+                    store_real(dB, to, total)
+                else:
+                    store_real(dC, to, total)
+
+    @inline
+    @unrolled
+    def write_rows(p, at, across, there, x):
+        if there:
+            for i in unroll(2):
+                store_four(p, at + i * across, (x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
+
+    @inline
+    @unrolled
+    def step_sizes(options, raw, dt):
+        """Δ of a lane's steps from what softplus takes, which becomes its slope."""
+        for i in unroll(8):
+            dt[i] = raw[i]
+            if options & SOFTPLUS:
+                dt[i], raw[i] = softplus_and_slope(raw[i])
+            else:
+                raw[i] = ONE
+
+    @inline
+    @unrolled
+    def through_gate(options, e, z):
+        """∂ℓ/∂y before the gate from that behind it, and in z's place what becomes ∂ℓ/∂z, times y before the gate."""
+        if options & HAS_Z:
+            for i in unroll(8):
+                sigma = sigmoid(z[i])
+                open_ = z[i] * sigma
+                z[i] = e[i] * (sigma + open_ * (ONE - sigma))
+                e[i] = e[i] * open_
+
+    @unrolled
+    def walk_back(
+        u, delta, A, B, C, D, z, delta_bias, grad_y, borders, before, starts, backs,
+        du, ddelta, dz, leaving, dA, dB, dC, dD, dbias,
+        options, batch, dim, length, state, per_group_B, per_group_C, chunk,
+    ):  # fmt: skip
+        shared = cuda.shared.array(0, real_t, alignment=SHARED_ALIGNMENT)
+        a = cuda.local.array(8, real_t)
+        h = cuda.local.array(8, real_t)
+        start = cuda.local.array(8, real_t)
+        g = cuda.local.array(8, real_t)
+        sum_A = cuda.local.array(8, real_t)
+        us = cuda.local.array(8, real_t)
+        raw = cuda.local.array(8, real_t)
+        zs = cuda.local.array(8, real_t)
+        dt = cuda.local.array(8, real_t)
+        xs = cuda.local.array(8, real_t)
+        es = cuda.local.array(8, real_t)
+        s8 = cuda.local.array(8, real_t)
+        q8 = cuda.local.array(8, real_t)
+        y8 = cuda.local.array(8, real_t)
+        words = cuda.local.array(WORDS, word_t)
+        read = cuda.local.array(IN_ROWS, word_t)
+        bias = cuda.local.array(2, real_t)
+        skip = cuda.local.array(2, real_t)
+        sum_D = cuda.local.array(2, real_t)
+        sum_bias = cuda.local.array(2, real_t)
+
+        tid = types.int64(cuda.threadIdx.x)
+        b, d0, first, warp, lane, reads, step = block(dim)
+        quarter, far = lane & 3, 8 * (lane >> 1 & 1)
+        own, other = (lane >> 2) + far, (lane >> 2) + 8 - far
+        at_block, part = types.int64(cuda.blockIdx.x), types.int64(cuda.blockIdx.y)
+        begin = part * chunk
+        end = min(begin + chunk, length)
+        mine = 4 * quarter < state  # whether the lane has states at all
+        to_other = (other - own) * state
+        gated = options & HAS_Z != 0
+        odd = quarter & 1 == 1
+
+        read_states(A, (first + own) * state + 4 * quarter, to_other, mine, mine, a)
+        prepared(a)
+        at_chunk = ((part * batch + b) * dim + first + own) * state + 4 * quarter
+        read_states(backs, at_chunk, to_other, mine, mine, g)
+        read_states(starts, at_chunk, to_other, mine, mine, start)
+        for i in unroll(2):
+            bias[i] = load_real(delta_bias, first + reads + 8 * i) if options & HAS_BIAS else ZERO
+            skip[i] = load_real(D, first + reads + 8 * i) if options & HAS_D else ZERO
+            sum_D[i] = ZERO
+            sum_bias[i] = ZERO
+        for i in unroll(8):
+            sum_A[i] = ZERO
+        last_four = end - 4  # what lies beyond is read from there, and nobody takes it
+        row = (b * dim + first + reads) * length
+        across = 8 * length
+        row_B = map_row(b, d0, dim, per_group_B, state, length)
+        row_C = map_row(b, d0, dim, per_group_C, state, length)
+        at_rows = ROWS_AT + warp * ROWS + reads * ROW + step
+        at_own = ROWS_AT + warp * ROWS + own * ROW
+        at_other = ROWS_AT + warp * ROWS + other * ROW
+        at_kept = KEPT_AT + warp * FOURS * KEPT + 4 * lane
+        at_sums = SUMS_AT + warp * SUMS + 4 * lane
+
+        last_tile = (end - 1) // TILE * TILE
+        read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
+        for back in range(0, last_tile - begin + 1, TILE):
+            t0 = last_tile - back
+            at, there = row + min(t0 + step, last_four), t0 + step < end
+            fours = min(FOURS, (end - t0) >> 2)
+            read_rows(u, at, across, read)
+            opened(read, us)
+            read_rows(delta, at, across, read)
+            opened(read, raw)
+            read_rows(grad_y, at, across, read)
+            opened(read, es)
+            if gated:
+                read_rows(z, at, across, read)
+                opened(read, zs)
+            channel = (t0 // TILE * batch + b) * dim + first
+            read_states(borders, (channel + own) * state + 4 * quarter, to_other, mine, mine, h)
+            before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
+            for j in unroll(4):
+                h[j] += exp2(before_own * a[j]) * start[j]
+                h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
+            for i in unroll(2):
+                for j in unroll(4):
+                    raw[4 * i + j] += bias[i]
+            step_sizes(options, raw, dt)
+            through_gate(options, es, zs)
+            for i in unroll(8):
+                xs[i] = dt[i] * us[i]
+            put_rows(shared, at_rows, dt)
+            put_rows(shared, at_rows + PLANE, xs)
+            put_rows(shared, at_rows + 2 * PLANE, es)
+            put_maps(shared, 0, tid, words)
+            cuda.syncthreads()
+            if t0 > begin:
+                read_maps(B, C, row_B, row_C, t0 - TILE, last_four, tid, state, length, words)
+
+            leave_states(shared, fours, at_own, at_other, 4 * quarter, at_kept, a, h)
+            for turn in range(fours):
+                q = fours - 1 - turn
+                buffer = (turn & 1) * BUFFER
+                four_back(
+                    shared, at_own + 4 * q, at_other + 4 * q, 4 * quarter + 4 * q * STATES,
+                    at_kept + q * KEPT, at_sums + buffer, odd, a, g, sum_A,
+                )  # fmt: skip
+                cuda.syncthreads()
+                sum_channels(shared, SUMS_AT + buffer, tid, t0 + 4 * q, at_block * state, state, length, dB, dC)
+
+            for i in unroll(2):
+                four(shared, at_rows + 8 * i * ROW, q8, 4 * i)
+                four(shared, at_rows + 8 * i * ROW + PLANE, s8, 4 * i)
+                four(shared, at_rows + 8 * i * ROW + 2 * PLANE, y8, 4 * i)
+                for j in unroll(4):
+                    m = 4 * i + j
+                    if gated:
+                        zs[m] = zs[m] * (y8[m] + skip[i] * us[m])
+                    sum_D[i] += es[m] * us[m] if there else ZERO
+                    grad = (q8[m] * LN_2 + s8[m] * us[m]) * raw[m]
+                    sum_bias[i] += grad if there else ZERO
+                    q8[m] = grad
+                    s8[m] = s8[m] * dt[m] + skip[i] * es[m]
+            write_rows(du, at, across, there, s8)
+            write_rows(ddelta, at, across, there, q8)
+            if gated:
+                write_rows(dz, at, across, there, zs)
+
+        if part == 0:
+            store_states(leaving, (b * dim + first + own) * state + 4 * quarter, to_other, mine, mine, g)
+        store_states(dA, at_chunk, to_other, mine, mine, sum_A)
+        channel = (part * batch + b) * dim + first + reads
+        for i in unroll(2):
+            total_D, total_bias = sum_D[i], sum_bias[i]
+            total_D += cuda.shfl_xor_sync(FULL, total_D, 1)
+            total_D += cuda.shfl_xor_sync(FULL, total_D, 2)
+            total_bias += cuda.shfl_xor_sync(FULL, total_bias, 1)
+            total_bias += cuda.shfl_xor_sync(FULL, total_bias, 2)
+            if quarter == 0:
+                store_real(dD, channel + 8 * i, total_D)
+                store_real(dbias, channel + 8 * i, total_bias)
+
+    return walk_back

@@ -1,0 +1,126 @@
+"""The scans by walking, launched: for which problems there are kernels, and how their time is cut."""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+from ssm_kernels import description
+from ssm_kernels.choosing import (
+    HOPPER,
+    chunk_of,
+    walking_adjoint_kernel,
+    walking_carry_kernel,
+    walking_forward_kernel,
+    walking_summary_kernel,
+)
+from ssm_kernels.description import Scan, either, on_16_bytes, options_of
+from ssm_kernels.shares import add_up
+from ssm_kernels.variant import Variant
+from ssm_kernels.walking import carry, parts
+
+# warps of a multiprocessor that registers allow: chunks of time are as long as so many leave them
+FORWARD_WARPS, BACKWARD_WARPS = 12, 8
+# of a multiprocessor: with so many the way forward has one chunk, since of more the states are walked through twice
+ENOUGH = 4
+
+
+def serve(scan: Scan, v: Variant) -> bool:
+    """Whether there are kernels of :mod:`ssm_kernels.walking` for it."""
+    plain = not v.is_complex and v.discretization == "mamba" and not v.packed and v.aligned
+    plain = plain and on_16_bytes(scan.A, scan.initial_state)
+    one_dtype = not v.constant_B and not v.constant_C and v.map_B == v.map_C == v.dtype != "float64"
+    shaped = scan.span % parts.channels(parts.WARPS) == 0 and scan.state in (8, 12, 16)
+    return plain and one_dtype and shaped and description.capability() >= HOPPER
+
+
+def chunk_for(scan: Scan, *, forward: bool) -> int:
+    """Steps of a chunk of time."""
+    warps, processors = scan.batch * scan.dim // parts.CHANNELS, description.processors()
+    if forward and warps >= ENOUGH * processors:
+        return scan.length
+    return chunk_of(warps, scan.length, (FORWARD_WARPS if forward else BACKWARD_WARPS) * processors)
+
+
+@no_type_check
+def forward(scan, v, y, last_state, stream, allocate):
+    batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
+    real = "float32"
+    last = last_state if last_state is not None else allocate((batch, dim, state), real)
+    chunk = chunk_for(scan, forward=True)
+    chunks = -(-length // chunk)
+    nothing = scan.u
+    D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
+    sizes = (batch, dim, length, state, *scan.per_group, chunk)
+    grid, threads = (batch * dim // parts.channels(parts.WARPS), chunks, 1), (parts.threads(parts.WARPS), 1, 1)
+    starts, started = scan.initial_state, scan.initial_state is not None
+    if chunks > 1:
+        ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
+        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
+            scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
+            options_of(scan, False), *sizes,
+        ))  # fmt: skip
+        carry_on(scan, None, ends, None, totals, chunks, stream)
+        starts, started = ends, True
+    walking_forward_kernel(v.dtype, parts.WARPS).compiled()(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
+        options_of(scan, started), *sizes,
+    ))  # fmt: skip
+
+
+@no_type_check
+def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
+    batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
+    of_block = parts.channels(parts.WARPS)
+    chunk = chunk_for(scan, forward=False)
+    chunks, tiles, blocks = -(-length // chunk), -(-length // parts.SHORT.steps), dim // of_block
+    real = "float32"
+    borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
+    ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
+    totals = allocate((chunks, batch, dim), real)
+    leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state
+    shares_B, shares_C = (allocate((batch * blocks, state, length), real) for _ in range(2))
+    alone = batch * chunks == 1
+    shares_A = grads.A if alone else allocate((chunks, batch, dim, state), real)
+    shares_D, shares_bias = (
+        found if alone and found is not None else allocate((chunks, batch, dim), real)
+        for found in (grads.D, grads.delta_bias)
+    )
+    nothing = scan.u
+    z, D, bias = either(scan.z, nothing), either(scan.D, nothing), either(scan.delta_bias, nothing)
+    options = options_of(scan, False)
+    sizes = (options, batch, dim, length, state, *scan.per_group, chunk)
+    grid, threads = (batch * blocks, chunks, 1), (parts.threads(parts.WARPS), 1, 1)
+    walking_summary_kernel(v.dtype, chunks > 1, True, parts.WARPS).compiled()(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals, *sizes,
+    ))  # fmt: skip
+    carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
+    walking_adjoint_kernel(v.dtype, parts.WARPS).compiled()(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, ends, backs,
+        grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C, shares_D, shares_bias,
+        *sizes,
+    ))  # fmt: skip
+    pending = [
+        (real, M, shares, target, batch * group, blocks // group, state * length)
+        for shares, target, M, group in (
+            (shares_B, grads.B, v.map_B, scan.group_B),
+            (shares_C, grads.C, v.map_C, scan.group_C),
+        )
+    ]
+    if not alone:
+        pending.append((real, real, shares_A, grads.A, 1, chunks * batch, dim * state))
+        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
+            if target is not None:
+                pending.append((real, real, shares, target, 1, chunks * batch, dim))
+    add_up(pending, stream)
+
+
+@no_type_check
+def carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream):
+    """From chunk to chunk: `ends` become first states and `backs`, if given, what comes back."""
+    batch, dim, state = scan.batch, scan.dim, scan.state
+    nothing = scan.u
+    grid, threads = (-(-batch * dim * state // carry.THREADS), 1, 1), (carry.THREADS, 1, 1)
+    walking_carry_kernel(backs is not None).compiled()(grid, threads, stream, (
+        scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), ends, either(backs, nothing),
+        totals, int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
+    ))  # fmt: skip

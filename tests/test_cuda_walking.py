@@ -1,0 +1,374 @@
+"""The production kernels by walking: inside the oracle's bounds, where it goes, and wrong ones noticed."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import kernel_runs
+
+if kernel_runs.NEITHER:
+    pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
+
+from ssm_kernels import choosing, description, scan, segments
+from ssm_kernels.intrinsics import ITEMSIZE
+from ssm_kernels.walking import adjoint, carry, forward, launching, parts, summary
+
+import ssm_edu
+from ssm_edu.selective import reference
+from ssm_edu.selective.problem import make_problem
+from ssm_edu.selective.reference import Gradients
+from tests.kernel_runs import SIMULATED, in_the_simulator, running
+from tests.problems import random_arguments
+from tests.production_runs import cotangents, edited, is_noticed, launched, problem_of, ratios
+
+# in the simulator one warp stands for the four of a block
+WALKING_WARPS = 1 if SIMULATED else parts.WARPS
+WALKING = {"batch": 1, "length": 4, "state": 16, "delta_shift": -1}
+NOTHING = dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_state"), False) | {"delta_shift": 0}
+
+
+@contextmanager
+def by_walking(chunk=16, warps=WALKING_WARPS):
+    """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "WARPS", warps)
+        patch.setattr(scan, "LEAST_WALKED", 1)
+        patch.setattr(launching, "chunk_for", lambda _, *, forward: chunk)
+        for name in ("forward", "backward"):
+            patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
+        yield
+
+
+def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, **options):
+    return problem_of(dtype, dim=blocks * parts.channels(warps), **WALKING | options)
+
+
+def walking_ratios(case, schedule=0, with_last=True):
+    """:func:`ratios` by walking: of a dtype, a chunk and options."""
+    dtype, chunk, options = case
+    warps = options.get("warps", WALKING_WARPS)
+    problem = walking_problem(dtype, **options)
+    grad_y, grad_last = cotangents(problem, dtype)
+    grad_last = grad_last if with_last else None
+    with by_walking(chunk, warps):
+        found = launched(scan, problem, dtype, grad_y, grad_last, schedule)
+    return ratios(problem, dtype, found, grad_y, grad_last)
+
+
+WORD = ("float32", 16, {"state": 8})
+CHUNKS = ("float32", 16, {"length": 20})
+TILES = ("float16", 48, {"length": 40, "state": 12})
+LONG_CHUNKS = ("float32", 32, {"length": 36, "state": 8})
+BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
+WALKING_CASES = {
+    "a word": WORD,
+    "two chunks": CHUNKS,
+    "a chunk of a tile and a quarter": TILES,
+    "two warps, nothing optional": BLOCK,
+    "three chunks": ("float32", 16, {"length": 36, "state": 8}),
+    "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2}),
+    "bfloat16, batch": ("bfloat16", 16, {"length": 8, "batch": 2}),
+    "four warps": ("float32", 16, {"warps": 4}),
+}
+
+
+@pytest.mark.parametrize("name", WALKING_CASES)
+def test_walking_is_inside_the_bounds(name):
+    """Chunks and the sums over lanes add up in some order: ADJ-1 to ADJ-12, ROUND-4, ROUND-7, SCAN-15."""
+    assert max(walking_ratios(WALKING_CASES[name], with_last="nothing" not in name).values()) <= 1
+
+
+@settings(max_examples=max(1, settings.default.max_examples // 30))  # as above
+@given(
+    dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
+    words=st.sampled_from([1, 3, 5]),
+    chunk=st.sampled_from([16, 32]),
+    state=st.sampled_from([8, 12, 16]),
+    options=st.fixed_dictionaries({name: st.booleans() for name in ("D", "z", "delta_bias", "initial_state")}),
+    delta_softplus=st.booleans(),
+    scale=st.sampled_from([1, 8]),
+    seed=st.integers(0, 2**32 - 1),
+    with_last=st.booleans(),
+    schedule=st.randoms(use_true_random=False),
+)
+def test_walking_under_any_schedule(
+    dtype, words, chunk, state, options, delta_softplus, scale, seed, with_last, schedule
+):  # fmt: skip
+    length = words * 16 // ITEMSIZE[dtype]
+    options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed}
+    options |= {} if delta_softplus else {"delta_shift": 0}
+    case = dtype, chunk, options | {"length": min(length, 24), "state": state}
+    assert max(walking_ratios(case, schedule, with_last).values()) <= 1
+
+
+def test_walking_with_steps_of_no_length_and_of_much_too_great_a_length():
+    problem = walking_problem("float32", **NOTHING | {"initial_state": True, "length": 20})
+    delta = problem.delta.copy()
+    delta[:, ::3], delta[:, 1::3] = 0, 1e4
+    problem = replace(problem, delta=delta)
+    grad_y, grad_last = cotangents(problem, "float32")
+    with by_walking():
+        found = launched(scan, problem, "float32", grad_y, grad_last)
+    assert max(ratios(problem, "float32", found, grad_y, grad_last).values()) <= 1
+
+
+NAN = [
+    {"u": (0, 2, 5), "delta": (0, 9, 19)},
+    {"B": (0, 0, 3, 18), "grad_y": (0, 4, 17)},
+]
+
+
+@pytest.mark.parametrize("places", NAN, ids=" and ".join)
+def test_nan_stays_where_it_belongs_by_walking(places):
+    """It goes on to later chunks, and back to earlier ones.
+
+    The oracle has NaN in A's gradient even where only the last u or B is: it multiplies it by ∂B̄/∂A, which is 0.
+    """
+    problem = walking_problem("float32", length=20)
+    grad_y, grad_last = cotangents(problem, "float32")
+    arrays = {"u": problem.u, "delta": problem.delta, "B": problem.B, "grad_y": grad_y}
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    for name, index in places.items():
+        arrays[name][index] = np.nan
+    grad_y = arrays.pop("grad_y")
+    problem = replace(problem, **arrays)
+    with by_walking():
+        found = launched(scan, problem, "float32", grad_y, grad_last)
+    exact = *reference.selective_scan(problem), *reference.selective_scan_backward(problem, grad_y, grad_last)
+    for field, x, expected in zip(("y", "last_state", *Gradients._fields), found, exact, strict=True):
+        np.testing.assert_array_equal(np.isnan(x), np.isnan(expected), err_msg=field)
+    for kind in (np.isnan, np.isfinite):
+        assert any(kind(x).any() for x in exact)
+
+
+GOES = {"batch": 1, "dim": 64, "length": 8, "state": 16, "dtype": "float32"}
+BY_WALKING = {
+    "as it is": {},
+    "float16": {"dtype": "float16"},
+    "8 states": {"state": 8},
+    "12 states": {"state": 12},
+    "two groups": {"dim": 128, "groups_B": 2, "groups_C": 2},
+    "unequal groups": {"dim": 128, "groups_B": 2},
+    "nothing optional": dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_state"), False),
+}
+BY_SEGMENTS = {
+    "complex": {"is_complex": True},
+    "complex, real maps": {"is_complex": True, "complex_maps": False},
+    "float64": {"dtype": "float64"},
+    "zoh": {"discretization": "zoh"},
+    "bilinear": {"discretization": "bilinear"},
+    "packed": {"packed": True},
+    "constant B": {"groups_B": None},
+    "constant C": {"groups_C": None},
+    "rows of 24 bytes": {"length": 6},
+    "16-bit rows of 24 bytes": {"length": 12, "dtype": "float16"},
+    "less than a block": {"dim": 48},
+    "a block and a half": {"dim": 96},
+    "groups of half a block": {"groups_B": 2},
+    "4 states": {"state": 4},
+    "9 states": {"state": 9},
+    "20 states": {"state": 20},
+}
+
+
+def routed(arguments):
+    """By which of the two the door goes back, and what it gives it; nothing is launched."""
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in (("walking", launching), ("segments", segments)):
+            patch.setattr(module, "backward", lambda *given_, name=name: taken.append((name, *given_[:2])))
+        ssm_edu.selective_scan_backward(np.ones_like(arguments["u"]), **arguments, backend="cuda")
+    [found] = taken
+    return found
+
+
+@in_the_simulator
+@pytest.mark.parametrize("name", BY_WALKING | BY_SEGMENTS)
+def test_which_adjoints_go_by_walking(name):
+    by, *_ = routed(random_arguments(0, **GOES | (BY_WALKING | BY_SEGMENTS)[name]))
+    assert by == ("walking" if name in BY_WALKING else "segments")
+
+
+@in_the_simulator
+def test_bfloat16_goes_by_walking():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    arguments = random_arguments(0, **GOES)
+    narrow = {name: arguments[name].astype(bfloat16) for name in ("u", "delta", "z", "B", "C")}
+    assert routed(arguments | narrow)[0] == "walking"
+
+
+@in_the_simulator
+def test_where_walking_does_not_go(monkeypatch):
+    """Not to what begins between 16-byte boundaries, nor before Hopper."""
+    _, one, v = routed(random_arguments(0, **GOES))
+    for name in ("u", "delta", "z", "A", "B", "C"):
+        for address, goes in ((1 << 20, True), ((1 << 20) + 4, False)):
+            moved = replace(one, **{name: address})
+            assert launching.serve(moved, description.variant_of(moved)) == goes, name
+    monkeypatch.setattr(description, "capability", lambda: (8, 9))
+    assert not launching.serve(one, v)
+
+
+def test_by_walking_through_the_door():
+    arguments = random_arguments(3, batch=1, dim=parts.channels(WALKING_WARPS), length=8, state=8, dtype="float32")
+    problem = make_problem(**arguments)
+    grad_y, grad_last = cotangents(problem, "float32")
+    with by_walking(), running(1):
+        y_and_last = ssm_edu.selective_scan(**arguments, return_last_state=True, backend="cuda")
+        gradients = ssm_edu.selective_scan_backward(grad_y, **arguments, grad_last_state=grad_last, backend="cuda")
+    assert max(ratios(problem, "float32", [*y_and_last, *gradients], grad_y, grad_last).values()) <= 1
+
+
+@settings(max_examples=4 * settings.default.max_examples)  # nothing is launched
+@given(warps=st.integers(1, 4096), length=st.integers(1, 1 << 20), room=st.sampled_from([1, 8, 132 * 8]))
+def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room):
+    chunk = choosing.chunk_of(warps, length, room)
+    assert chunk > 0
+    assert chunk % parts.SHORT.steps == 0
+    assert -(-length // chunk) <= min(4 * room, 65535)
+
+
+@pytest.mark.parametrize(
+    ("batch", "dim", "length", "forth", "back"),
+    [(8, 2048, 2048, 1, 1), (8, 1536, 2048, 1, 4), (1, 5120, 2048, 9, 13), (1, 1024, 131072, 99, 33)],
+)
+def test_chunks_where_channels_make_too_few_warps(batch, dim, length, forth, back, monkeypatch):
+    """The way forward has one where it can: more take another pass. On an H100, measured."""
+    monkeypatch.setattr(description, "processors", lambda: 132)
+    sizes = SimpleNamespace(batch=batch, dim=dim, length=length)
+    found = [-(-length // launching.chunk_for(sizes, forward=forward)) for forward in (True, False)]
+    assert found == [forth, back]
+
+
+@pytest.mark.parametrize(("length", "by"), [(1463, "segments"), (1465, "walking")])
+def test_a_short_way_forward_goes_by_segments(length, by, monkeypatch):
+    """Around 12 million (batch, channel, time)."""
+    sizes, went = SimpleNamespace(batch=2, dim=4096, length=length, state=16), []
+    monkeypatch.setattr(scan, "variant_of", lambda *_: None)
+    for name, module in (("walking", launching), ("segments", segments)):
+        monkeypatch.setattr(module, "forward", lambda *_, name=name: went.append(name))
+    monkeypatch.setattr(launching, "serve", lambda *_: True)
+    scan.forward(sizes, None, None, stream=0, allocate=None)
+    assert went == [by]
+
+
+# The checks fail wrong kernels
+
+STAGED = "tid, words)\n            cuda.syncthreads()"
+WALKING_MUTANTS = {
+    "forward: no barrier behind what is staged": (forward, STAGED, "tid, words)", CHUNKS),
+    "forward: one buffer of maps": (forward, "buffer = 1 - buffer", "buffer = 0", BLOCK),
+    "forward: y read while it is added up": (forward, "            cuda.syncwarp()\n", "", WORD),
+    "forward: a chunk begins with nothing": (forward, "started = options & STARTS != 0", "started = False", CHUNKS),
+    "forward: each chunk begins like the first": (forward, "((part * batch + b)", "(b", CHUNKS),
+    "forward: the last state of the first chunk": (forward, "if end == length", "if part == 0", CHUNKS),
+    "forward: the gate left out": (forward, "gate(ys, x)", "pass", WORD),
+    "summary: no barrier behind what is staged": (summary, STAGED, "tid, words)", CHUNKS),
+    "summary: rows replaced while they are read": (summary, "            cuda.syncwarp()\n", "", TILES),
+    "summary: one buffer of maps": (summary, "buffer = 1 - buffer", "buffer = 0", BLOCK),
+    "summary: ΣΔ of half of the lanes": (summary, "total += cuda.shfl_xor_sync(FULL, total, 2)", "pass", TILES),
+    "summary: a chunk of which nothing comes back": (
+        summary,
+        "if returning:\n            store",
+        "if False:\n            store",
+        CHUNKS,
+    ),
+    "carry: chunks do not add up": (carry, "h = P[w] * h + x[w]", "h = x[w]", CHUNKS),
+    "carry: what comes back does not add up": (carry, "g = P[w] * g + x[w]", "g = x[w]", CHUNKS),
+    "adjoint: no barrier behind what is staged": (adjoint, STAGED, "tid, words)", CHUNKS),
+    "adjoint: no barrier before shares are added up": (
+        adjoint,
+        "cuda.syncthreads()\n                sum_channels",
+        "sum_channels",
+        WORD,
+    ),
+    "adjoint: one buffer of shares": (adjoint, "(turn & 1) * BUFFER", "0", BLOCK),
+    "adjoint: rows replaced while they are read": (adjoint, "cuda.syncwarp()  # the rows", "pass  # the rows", WORD),
+    "adjoint: the first four steps first": (adjoint, "q = fours - 1 - turn", "q = turn", CHUNKS),
+    "adjoint: no state before the chunk": (adjoint, "h[j] += exp2(", "h[j] += ZERO * exp2(", CHUNKS),
+    "adjoint: nothing comes back to the chunk": (
+        adjoint,
+        "to_other, mine, mine, g)",
+        "to_other, False, False, g)",
+        WORD,
+    ),
+    "adjoint: half of the quads": (
+        adjoint,
+        "for m in unroll(2):\n                    four",
+        "for m in unroll(1):\n                    four",
+        WORD,
+    ),
+    "adjoint: one warp of the block": (
+        adjoint,
+        "for w in unroll(warps)",
+        "for w in unroll(1)",
+        ("float32", 16, {"warps": 2}),
+    ),
+    "adjoint: one turn of the sums": (adjoint, "for turn in unroll(TURNS)", "for turn in unroll(1)", WORD),
+    "adjoint: the share of the other lane": (adjoint, "kept_1 if odd else kept_0", "kept_0 if odd else kept_1", WORD),
+    "adjoint: steps beyond the end": (adjoint, "min(FOURS, (end - t0) >> 2)", "FOURS", WORD),
+    "adjoint: ∂D beyond the end": (adjoint, "es[m] * us[m] if there else ZERO", "es[m] * us[m]", WORD),
+    "adjoint: the bias beyond the end": (adjoint, "grad if there else ZERO", "grad", WORD),
+    "adjoint: the skip left out": (adjoint, "s8[m] * dt[m] + skip[i] * es[m]", "s8[m] * dt[m]", WORD),
+    "adjoint: ∂A of the step's own state": (adjoint, "back = g[n] * h[i]", "back = g[n] * h[i + 8]", WORD),
+    "adjoint: what leaves the last chunk": (adjoint, "if part == 0", "if end == length", CHUNKS),
+    "summary: ΣΔ beyond the end": (summary, "dt[4 * i + j] if there else ZERO", "dt[4 * i + j]", CHUNKS),
+    "summary: a second border like the first": (summary, "(other_half if step else ZERO)", "ZERO", LONG_CHUNKS),
+    "forward: y beyond the end": (forward, "if there:", "if True:", WORD),
+    "forward: steps beyond the end": (forward, "min(TILE, end - t0)", "TILE", CHUNKS),
+    "forward: rows beyond the end": (forward, "min(begin + step, last_four)", "begin + step", WORD),
+    "parts: maps beyond the end": (parts, "min(t0 + 4 * (item & WORD), last)", "t0 + 4 * (item & WORD)", WORD),
+    "parts: the halves of a word the wrong way round": (
+        parts,
+        "out[PACKED * i + j] = numbers[j]",
+        "out[PACKED * i + j] = numbers[PACKED - 1 - j]",
+        TILES,
+    ),
+    "adjoint: the slope of softplus left out": (
+        adjoint,
+        "dt[i], raw[i] = softplus_and_slope(raw[i])",
+        "dt[i], raw[i] = softplus_and_slope(raw[i])[0], ONE",
+        WORD,
+    ),
+    "forward: the steps of the other lane": (forward, "to = at + (2 if odd", "to = at + (0 if odd", WORD),
+    "adjoint: the steps of the other lane": (adjoint, "to = at + (2 if odd", "to = at + (0 if odd", WORD),
+    "adjoint: the other channel's sums": (adjoint, "8 * (lane >> 1 & 1)", "8 * (lane & 1)", WORD),
+}
+
+
+@pytest.fixture
+def fresh_kernels():
+    def clear():
+        for kernels in (
+            choosing.walking_forward_kernel,
+            choosing.walking_summary_kernel,
+            choosing.walking_carry_kernel,
+            choosing.walking_adjoint_kernel,
+            *(module.kernel for module in (forward, summary, carry, adjoint)),
+        ):
+            kernels.cache_clear()
+
+    clear()
+    yield
+    clear()
+
+
+@in_the_simulator
+@pytest.mark.parametrize("fault", WALKING_MUTANTS)
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_wrong_kernel_is_noticed(fault, monkeypatch):
+    module, old, new, case = WALKING_MUTANTS[fault]
+    mutant = edited(module, old, new)
+    if module is parts:
+        for user in (forward, summary, adjoint):
+            monkeypatch.setattr(user, "parts", mutant.parts)
+    else:
+        monkeypatch.setattr(
+            choosing, "walking_forward" if module is forward else module.__name__.rpartition(".")[2], mutant
+        )
+    assert is_noticed(lambda: max(walking_ratios(case).values()))
