@@ -5,26 +5,37 @@ takes the next number without a lock: two processes may take the same, and then 
 kernel to the code of another, which a later process runs.
 
 Here each kernel bears a name made of all that its code depends on, and Numba names its files after the function. Files
-of one name hold one program: whoever writes last writes what was there, and nobody waits for another process. The name
-is the key in the index too, since Numba's own holds random numbers where a closure holds an intrinsic: it is never met
-again.
+of one name hold one program: whoever writes last writes what was there. The name is the key in the index too, since
+Numba's own holds random numbers where a closure holds an intrinsic: it is never met again.
+
+Of processes that ask for one kernel at the same time, the ranks of a training run say, one compiles it and the others
+wait for its files, where the system can lock a byte of one, and no longer than :data:`PATIENCE`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import RLock
+from time import monotonic, sleep
 from types import CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 import llvmlite
 import numba
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PATIENCE = 60.0  # seconds; few kernels take ten
 
 _kernels: dict[str, Any] = {}
 _compiling = RLock()
@@ -72,10 +83,40 @@ def _compile(jit: Callable[..., Any], function: Any, signature: Any, options: di
     dispatcher = jit(**options)(function)
     if cached:
         dispatcher.enable_caching()
-        vars(dispatcher)["_cache"]._index_key = lambda signature, codegen: function.__qualname__
-    dispatcher.compile(signature)
+        cache = vars(dispatcher)["_cache"]
+        cache._index_key = lambda signature, codegen: function.__qualname__
+        with _alone(Path(cache.cache_path), function.__qualname__):
+            dispatcher.compile(signature)
+    else:
+        dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """While no other process is in here for the same name, or after :data:`PATIENCE`.
+
+    Each name has a byte of one file, whose lock the system gives back when the process ends, however it does.
+    """
+    byte = int(sha256(name.encode()).hexdigest()[:7], 16)
+    try:
+        file = (folder / "ssm_edu.lock").open("ab")
+    except OSError:
+        yield
+        return
+    with file:
+        until = monotonic() + PATIENCE
+        while fcntl is not None and monotonic() < until:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except BlockingIOError:
+                sleep(0.01)
+            except OSError:  # a file system without locks
+                break
+            else:
+                break
+        yield
 
 
 def _renamed(function: Any, name: str) -> FunctionType:

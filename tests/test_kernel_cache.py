@@ -1,6 +1,7 @@
 """No process ever runs another kernel than it asked for, however many compile at once."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,6 +122,41 @@ for k, t in WANTED:
     assert sum(kernel.stats.cache_hits.values()) == 1, (k, t)
 """
 
+# Four processes ask for one kernel at once, and say when they compile; what they compile takes a while.
+ONCE = """
+import sys, time
+from multiprocessing import get_context
+from kernels import adder
+from numba import njit, types
+from numba.core.caching import IndexDataCacheFile
+from ssm_edu import kernel_cache
+from ssm_edu.kernel_cache import compiled
+
+if sys.argv[1] == "without":
+    kernel_cache.fcntl = None
+save = IndexDataCacheFile.save
+
+def process(together, count):
+    def saves(self, *arguments):
+        with count.get_lock():
+            count.value += 1
+        time.sleep(0.5)
+        save(self, *arguments)
+    IndexDataCacheFile.save = saves
+    together.wait(60)
+    assert compiled(njit, adder(1), (types.int64,))(1) == 2
+
+fork = get_context("fork")
+together, count = fork.Barrier(4), fork.Value("i", 0)
+askers = [fork.Process(target=process, args=(together, count)) for _ in range(4)]
+for asker in askers:
+    asker.start()
+for asker in askers:
+    asker.join()
+    assert asker.exitcode == 0
+print(count.value)
+"""
+
 # The parent forks while a thread of it compiles; the child compiles something else.
 FORK = """
 import os, signal, sys, threading
@@ -141,7 +177,8 @@ def jit():
             slow.wait(0.3)
         nothing = lambda: None
         return SimpleNamespace(
-            _cache=SimpleNamespace(), enable_caching=nothing, compile=compile, disable_compile=nothing
+            _cache=SimpleNamespace(cache_path="nowhere"),
+            enable_caching=nothing, compile=compile, disable_compile=nothing,
         )
     return decorate
 
@@ -187,7 +224,41 @@ def test_the_same_race_does_no_harm_here(tmp_path):
 def test_eight_processes_at_once_and_one_that_died(tmp_path):
     run(STRESS, tmp_path)
     files = [path.suffix for path in (tmp_path / "cache").glob("*/*")]
-    assert sorted(files) == [".nbc"] * 8 + [".nbi"] * 8  # each kernel once, and nothing left behind
+    assert sorted(files) == [".lock"] + [".nbc"] * 8 + [".nbi"] * 8  # each kernel once, and nothing left behind
+
+
+@forks
+def test_one_of_the_processes_that_ask_compiles(tmp_path):
+    assert run(ONCE, tmp_path, "with") == "1"
+    assert int(run(ONCE, tmp_path / "cache", "without")) > 1
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_nobody_waits_for_ever(cache, monkeypatch):
+    """For a process that is stopped while it compiles, say."""
+    monkeypatch.setattr(kernel_cache, "PATIENCE", 0.2)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with kernel_cache._alone(cache, "kernel"):
+            os.write(write, b".")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(read, 1)
+        begun = time.monotonic()
+        with kernel_cache._alone(cache, "another kernel"):
+            pass
+        waited = time.monotonic() - begun
+        with kernel_cache._alone(cache, "kernel"):
+            pass
+        assert waited < 0.2 <= time.monotonic() - begun
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
 
 
 @forks
@@ -258,7 +329,10 @@ def test_threads_compile_once(cache):
             return None
 
         return lambda function: SimpleNamespace(
-            _cache=SimpleNamespace(), enable_caching=nothing, compile=compile_, disable_compile=nothing
+            _cache=SimpleNamespace(cache_path="nowhere"),
+            enable_caching=nothing,
+            compile=compile_,
+            disable_compile=nothing,
         )
 
     with ThreadPoolExecutor(8) as pool:
