@@ -6,6 +6,7 @@ On the GPU where kernels run on one, else on the CPU.
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,9 @@ def test_the_grid_of_mamba_ssm(dtype: str, is_complex: bool, length: int) -> Non
     """All of it nightly; otherwise each takes other options in turn, more of them the shorter it is."""
     first, share = 7 * GRID.index((dtype, is_complex, length)), max(1, 128 // length)
     share = share if DEVICE == "cpu" else 1  # each needs kernels of its own, which are compiled first
-    for options in OPTIONS if NIGHTLY else [OPTIONS[(first + 37 * k) % len(OPTIONS)] for k in range(share)]:
+    # all of them in an order of its own: processes side by side then compile other kernels
+    shuffled = random.Random(first).sample(OPTIONS, len(OPTIONS))
+    for options in shuffled if NIGHTLY else [OPTIONS[(first + 37 * k) % len(OPTIONS)] for k in range(share)]:
         assert_on_grid(ours.selective_scan_fn, dtype, is_complex, length, *options)
 
 

@@ -1,7 +1,8 @@
-"""`python -m tests.gpu`: every test whose kernels run on a GPU, on this machine's.
+"""`python -m tests.gpu [FILE …]`: every test whose kernels run on a GPU, on this machine's, or those of some files.
 
 Kernels are compiled as tests ask for them, in a process a core, and kept on the disk. What needs most of the GPU's
-memory runs at the end, alone. A test that hangs is named by the stacks that it is in.
+memory runs at the end, alone. A test that fails is told at once, since all take a while; one that hangs is named by the
+stacks that it is in.
 """
 
 import subprocess
@@ -16,7 +17,7 @@ MORE = ("tests/gpu", "tests/test_bench_device.py", "tests/test_gpu.py", "tests/t
 ALONE = "tests/gpu/test_large.py"
 HANGS = 300  # seconds; a test that compiles all that it needs takes some two minutes
 # pytest-benchmark, where it is installed, warns of xdist, and warnings are errors
-OPTIONS = ("-q", "-p", "no:benchmark", "-o", f"faulthandler_timeout={HANGS}")
+OPTIONS = ("-q", "-p", "no:benchmark", "-p", "tests.gpu.telling", "-o", f"faulthandler_timeout={HANGS}")
 
 
 def files() -> list[str]:
@@ -32,7 +33,10 @@ def main() -> int | str:
     def pytest(*arguments: str) -> int:
         return subprocess.call([sys.executable, "-m", "pytest", *OPTIONS, *arguments], cwd=ROOT)
 
-    codes = pytest("-n", "auto", "--ignore", ALONE, *files()), pytest(ALONE)
+    asked = sys.argv[1:] or [*files(), ALONE]
+    together = [file for file in asked if file != ALONE]
+    codes = [pytest("-n", "auto", "--ignore", ALONE, *together)] if together else []
+    codes += [pytest(ALONE)] if ALONE in asked else []
     return int(any(codes))
 
 
