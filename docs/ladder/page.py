@@ -27,6 +27,7 @@ from ssm_edu.bench.tables import figures, kept, markdown, milliseconds
 WARP, SCHEDULERS = 32, 4  # lanes of a warp, schedulers of a multiprocessor
 ROOT = Path(__file__).parent.parent.parent
 NO_ROOM = "out of memory"
+NOT_YET = "not measured yet"
 OF_NO_ROOM = (
     "every call of this rung takes memory of its own for all states, and while it is timed its calls follow each other "
     "faster than that memory is given back. One call alone has room."
@@ -81,7 +82,7 @@ def entries(direction: str, report: Report | None) -> list[Entry]:
 def said_of(result: Result | None) -> str:
     """The time in milliseconds, or why there is none."""
     if result is None or result.skipped:
-        return "not measured yet"
+        return NOT_YET
     if result.out_of_memory:
         return NO_ROOM
     return "its result was wrong" if not result.shown or result.median is None else milliseconds(result.median)
@@ -296,7 +297,10 @@ def whole_markdown(direction: str, report: Report | None) -> str:
         )
     words = f"Bytes, exponentials and FLOPs for each (b, d, t), at {shape(found[0].case)}."
     if report is not None:
-        words += f" The times are of one {report.machine['gpu']}, {report.date[:10]}; the gain is over the rung before."
+        of = [f"{report.machine['gpu']}, {report.date[:10]}", *(n for n, one in kept(ROOT).items() if one == report)]
+        words += f" The times are of one {', '.join(of)}; the gain is over the rung before."
+        if any(entry.said == NOT_YET for entry in found):
+            words += f" *{NOT_YET.capitalize()}*: the rung is newer than these times."
     if any(entry.said == NO_ROOM for entry in found):
         words += f" *{NO_ROOM.capitalize()}*: {OF_NO_ROOM}"
     return f"{markdown(header, rows, words=2)}\n{words}\n"

@@ -266,3 +266,19 @@ def test_the_sentence_on_speed_is_made_of_the_kept_reports(monkeypatch: pytest.M
     assert len(said) == 3
     assert MACHINE["gpu"] in said[0]
     assert tables.time_cell(found.find("ssm_edu", "forward", found.cases[0])) in said[1]
+
+
+def test_the_sentence_on_speed_is_of_a_case_timed_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+    from importlib import import_module
+
+    from ssm_edu.bench import tables
+    from tests.test_bench_tables import LAYER, report, result
+
+    monkeypatch.syspath_prepend(str(ROOT / "docs/_lib"))
+    whole = replace(LAYER, batch=3)
+    timed = (result("ssm_edu", "forward", whole, 3e-3), result("ssm_edu", "backward", whole, 7e-3))
+    said = list(import_module("measured").sentences({"newest": report(*timed)}))
+    assert tables.shape_text(whole) in said[0]
+    assert "3.00 ms" in said[1]
+    assert "7.00 ms" in said[2]
