@@ -19,9 +19,11 @@ from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.walking import adjoint, carry, forward, launching, parts, summary
 
 import ssm_edu
+from ssm_edu import bounds
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import make_problem
 from ssm_edu.selective.reference import Gradients
+from ssm_edu.testing.simulator import simulated
 from tests.kernel_runs import SIMULATED, in_the_simulator, running
 from tests.problems import random_arguments
 from tests.production_runs import cotangents, edited, is_noticed, launched, problem_of, ratios
@@ -63,15 +65,17 @@ def walking_ratios(case, schedule=0, with_last=True):
 WORD = ("float32", 16, {"state": 8})
 CHUNKS = ("float32", 16, {"length": 20})
 TILES = ("float16", 48, {"length": 40, "state": 12})
-LONG_CHUNKS = ("float32", 32, {"length": 36, "state": 8})
+TWO_WARPS = ("float32", 16, {"warps": 2})
+LONG_CHUNKS = ("float32", 32, {"length": 36, "batch": 2, "state": 8})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
 WALKING_CASES = {
     "a word": WORD,
     "two chunks": CHUNKS,
     "a chunk of a tile and a quarter": TILES,
     "two warps, nothing optional": BLOCK,
-    "three chunks": ("float32", 16, {"length": 36, "state": 8}),
-    "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2}),
+    "chunks of a batch": LONG_CHUNKS,
+    "two warps": TWO_WARPS,
+    "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2}),
     "bfloat16, batch": ("bfloat16", 16, {"length": 8, "batch": 2}),
     "four warps": ("float32", 16, {"warps": 4}),
 }
@@ -206,12 +210,79 @@ def test_bfloat16_goes_by_walking():
 def test_where_walking_does_not_go(monkeypatch):
     """Not to what begins between 16-byte boundaries, nor before Hopper."""
     _, one, v = routed(random_arguments(0, **GOES))
-    for name in ("u", "delta", "z", "A", "B", "C"):
+    for name in ("u", "delta", "z", "A", "B", "C", "initial_state"):
         for address, goes in ((1 << 20, True), ((1 << 20) + 4, False)):
             moved = replace(one, **{name: address})
             assert launching.serve(moved, description.variant_of(moved)) == goes, name
     monkeypatch.setattr(description, "capability", lambda: (8, 9))
     assert not launching.serve(one, v)
+
+
+@in_the_simulator
+def test_a_summary_of_more_than_one_tile():
+    """From zero, over one chunk: its last state, and what comes back to its first where nothing comes to its last."""
+    length, flat = 52, np.ravel
+    p = walking_problem("float32", warps=1, length=length)
+    p = replace(p, initial_state=np.zeros_like(p.initial_state))
+    grad_y, _ = cotangents(p, "float32")
+    ends, backs, totals = (np.full(n, np.nan, np.float32) for n in (256, 256, 16))
+    kernel = choosing.walking_summary_kernel("float32", True, False, 1).compiled()
+    given = [flat(x) for x in (p.u, p.delta, p.A, p.B, p.C, p.z, p.delta_bias, grad_y, p.u, p.u)]
+    sizes = (description.options_of(p, False), 1, 16, length, 16, 16, 16, 64)
+    with simulated(0):
+        kernel((1, 1, 1), (32, 1, 1), 0, (*given, ends, backs, totals, *sizes))
+    last, grad = reference.selective_scan(p)[1], reference.selective_scan_backward(p, grad_y, None).initial_state
+    rounding = {"arithmetic": bounds.FLOAT32_APPROX, "algorithm": "any", "stored": "float32"}
+    assert (abs(ends.reshape(last.shape) - last) <= bounds.forward(p, **rounding).last_state).all()
+    assert (abs(backs.reshape(grad.shape) - grad) <= bounds.backward(p, grad_y, None, **rounding).initial_state).all()
+    # a sum of what is not negative rounds once a term, and each term is off by as much again
+    exact = np.logaddexp(0, p.delta[0].astype(float) + p.delta_bias[:, None]).sum(1)
+    np.testing.assert_allclose(totals, exact, rtol=length * 2**-23)
+
+
+@in_the_simulator
+def test_a_carry_over_more_chunks_than_it_reads_at_a_time():
+    chunks, batch, dim, state = carry.AHEAD + 3, 2, 3, 8
+    random = np.random.default_rng(0)
+    A = -random.uniform(0.2, 2, (dim, state)).astype(np.float32)
+    start, arriving = random.normal(size=(2, batch, dim, state)).astype(np.float32)
+    ends, backs = random.normal(size=(2, chunks, batch, dim, state)).astype(np.float32)
+    totals = random.uniform(0, 1, (chunks, batch, dim)).astype(np.float32)
+    x = A * totals[..., None].astype(float)
+
+    def carried(first, added, order):
+        """What enters each chunk, and its error at most: x rounds thrice, e^x is within 4 units, the sum rounds."""
+        unit, state, error, found = 2.0**-24, first.astype(float), 0.0, []
+        for m in order:
+            found.append((m, state, error))
+            off = (3 * abs(x[m]) + 4) * unit
+            error = np.exp(x[m]) * (error + off * abs(state)) * (1 + off)
+            state = np.exp(x[m]) * state + added[m]
+            error = error + unit * (abs(state) + error)
+        found.sort(key=lambda entry: entry[0])
+        return np.stack([h for _, h, _ in found]), np.stack([np.broadcast_to(e, first.shape) for *_, e in found])
+
+    expected = carried(start, ends, range(chunks)), carried(arriving, backs, range(chunks - 1, -1, -1))
+    found = ends.ravel(), backs.ravel()
+    given = (A.ravel(), start.ravel(), arriving.ravel(), *found, totals.ravel(), 1, 1, chunks, batch, dim, state)
+    with simulated(0):
+        choosing.walking_carry_kernel(True).compiled()((1, 1, 1), (carry.THREADS, 1, 1), 0, given)
+    for one, (right, bound) in zip(found, expected, strict=True):
+        assert (abs(one.reshape(right.shape) - right) <= bound).all()
+
+
+def test_lanes_without_states_stay_finite_where_time_is_beyond_float32():
+    """With 8 states half of the adjoint's lanes have none: 0 · e^{0 · ∞} there is nobody's gradient."""
+    problem = walking_problem("float32", **NOTHING | {"length": 36, "state": 8})
+    delta, u = problem.delta.copy(), problem.u.copy()
+    delta[:, 5, 3:6], u[:, 5, 3:6] = 2e38, 0
+    problem = replace(problem, delta=delta, u=u)
+    grad_y, grad_last = cotangents(problem, "float32")
+    with by_walking(48), np.errstate(over="ignore"):
+        found = launched(scan, problem, "float32", grad_y, grad_last)
+    expected = reference.selective_scan_backward(problem, grad_y, grad_last)
+    assert np.isfinite(expected.delta[:, :, 16:]).all()
+    assert np.isfinite(found[3].reshape(expected.delta.shape)[:, :, 16:]).all()
 
 
 def test_by_walking_through_the_door():
@@ -307,9 +378,9 @@ WALKING_MUTANTS = {
         adjoint,
         "for w in unroll(warps)",
         "for w in unroll(1)",
-        ("float32", 16, {"warps": 2}),
+        TWO_WARPS,
     ),
-    "adjoint: one turn of the sums": (adjoint, "for turn in unroll(TURNS)", "for turn in unroll(1)", WORD),
+    "adjoint: one turn of the sums": (adjoint, "for turn in unroll(SUM_TURNS)", "for turn in unroll(1)", WORD),
     "adjoint: the share of the other lane": (adjoint, "kept_1 if odd else kept_0", "kept_0 if odd else kept_1", WORD),
     "adjoint: steps beyond the end": (adjoint, "min(FOURS, (end - t0) >> 2)", "FOURS", WORD),
     "adjoint: ∂D beyond the end": (adjoint, "es[m] * us[m] if there else ZERO", "es[m] * us[m]", WORD),

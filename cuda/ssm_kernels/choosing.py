@@ -246,6 +246,7 @@ def walking_carry_kernel(returning: bool) -> Compilable:
 def chunk_of(warps: int, length: int, room: int) -> int:
     """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long."""
     best, found = 0.0, length
+    # of 64 steps at least, and no more than four waves
     for count in range(1, min(-(-length // 64), 4 * room) + 1):
         chunk = -(-length // (count * parts.SHORT.steps)) * parts.SHORT.steps
         waves = warps * -(-length // chunk) / room

@@ -10,7 +10,8 @@ simulator a flat array), and :func:`access` gives the functions that read and wr
 | `load_wide(p, i)` | elements i to i + width − 1 as a tuple: one 16-byte load; p + i is 16-byte aligned |
 | `store_wide(p, i, xs)` | the same way back |
 
-`short_access(dtype, count)` gives such a load and store of fewer elements, 4 to 16 bytes that are aligned as a whole.
+`short_access(dtype, count)` gives such a load and store of fewer elements, 4 to 16 bytes that are aligned as a whole;
+`packed_access(dtype)` a load of four that stay as they lie in memory (:class:`Packed`).
 
 Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too, and `copy_async(dtype)`: 16 bytes
 from global to shared memory past the registers, of which the first `valid` elements are read and the others become

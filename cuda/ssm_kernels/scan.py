@@ -19,7 +19,7 @@ LEAST_WALKED = 12_000_000  # batch · dim · length from which walking is the fa
 
 @no_type_check
 def forward(scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, allocate: Allocate) -> None:
-    """y and the last state, on the stream.
+    """y and the last state, which begins at 16 bytes, on the stream.
 
     Raises:
         ValueError: more than 256 states.
@@ -35,6 +35,8 @@ def backward(
     scan: Scan, grad_y: Buffer, grad_last_state: Buffer | None, grads: Any, *, stream: Any, allocate: Allocate
 ) -> None:
     """Every gradient, on the stream; `grads` has the fields u, delta, A, B, C, D, z, delta_bias and initial_state.
+
+    Those of A and of the initial state begin at 16 bytes.
 
     Raises:
         ValueError: more than 256 states.

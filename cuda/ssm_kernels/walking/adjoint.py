@@ -18,7 +18,7 @@ from ssm_kernels.arithmetic import arithmetic, inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, shared_store, short_access
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS
-from ssm_kernels.walking.parts import SHORT, STATES, WARPS, parts, threads
+from ssm_kernels.walking.parts import SHORT, STATES, parts, threads
 
 TILE, FOURS = SHORT.steps, SHORT.steps // 4
 ROW, PLANE, ROWS, MAPS = SHORT.row, SHORT.plane, SHORT.rows, SHORT.map
@@ -39,7 +39,7 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int = WARPS) -> Any:
+def kernel(dtype: str, warps: int) -> Any:
     """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels."""
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, _, _, read_states, store_states,
@@ -52,8 +52,8 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
     ZERO, ONE, LN_2 = np.float32(0), np.float32(1), np.float32(math.log(2))
     real_t = types.float32
     THREADS = threads(warps)
-    TURNS = SHORT.map_turns(warps)
-    WORDS, word_t = TURNS * 4 // packed_access(dtype).numbers, packed_access(dtype).word_t
+    SUM_TURNS = 4 * 2 * STATES // THREADS
+    WORDS, word_t = SHORT.map_turns(warps) * 4 // packed_access(dtype).numbers, packed_access(dtype).word_t
     IN_ROWS = 8 // packed_access(dtype).numbers
     # of a block's shared memory: the maps, and by warps the rows, the states, and two buffers of sums
     ROWS_AT, KEPT_AT = 2 * MAPS, 2 * MAPS + warps * ROWS
@@ -85,7 +85,7 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
 
     @inline
     @unrolled
-    def leave_states(shared, fours, at_own, at_other, to, kept, a, h):
+    def leave_states(shared, fours, at_own, at_other, at_B, kept, a, h):
         """The state before each four steps of a tile."""
         d8 = cuda.local.array(8, real_t)
         x8 = cuda.local.array(8, real_t)
@@ -97,7 +97,7 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
             four(shared, at_own + PLANE, x8, 0)
             four(shared, at_other + PLANE, x8, 4)
             for w in unroll(4):
-                four(shared, to + w * STATES, b4, 0)
+                four(shared, at_B + w * STATES, b4, 0)
                 for k in unroll(2):
                     for j in unroll(4):
                         h[4 * k + j] = exp2(d8[4 * k + w] * a[4 * k + j]) * h[4 * k + j] + x8[4 * k + w] * b4[j]
@@ -105,11 +105,11 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
             keep(shared, kept, h)
             at_own += 4
             at_other += 4
-            to += 4 * STATES
+            at_B += 4 * STATES
 
     @inline
     @unrolled
-    def four_back(shared, at_own, at_other, to, kept, sums, odd, a, g, sum_A):
+    def four_back(shared, at_own, at_other, at_B, kept, sums, odd, a, g, sum_A):
         """Four steps: g becomes Āg of the step before them."""
         d8 = cuda.local.array(8, real_t)
         x8 = cuda.local.array(8, real_t)
@@ -132,7 +132,7 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
         four(shared, kept, h, 0)
         four(shared, kept + 128, h, 4)
         for w in unroll(4):
-            four(shared, to + w * STATES, b, 4 * w)
+            four(shared, at_B + w * STATES, b, 4 * w)
             for k in unroll(2):
                 for j in unroll(4):
                     i = 8 * w + 4 * k + j
@@ -140,7 +140,7 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
                     h[i + 8] = alpha[i] * h[i] + x8[4 * k + w] * b[4 * w + j]
         for v in unroll(4):
             w = 3 - v
-            four(shared, to + w * STATES + MAPS, c4, 0)
+            four(shared, at_B + w * STATES + MAPS, c4, 0)
             for j in unroll(4):
                 dB4[j] = ZERO
                 dC4[j] = ZERO
@@ -172,7 +172,7 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
     def sum_channels(shared, at, tid, t0, row, state, length, dB, dC):
         """B's and C's shares of four steps: four lanes for a step, map and four states, each every fourth quad."""
         word = cuda.local.array(4, real_t)
-        for turn in unroll(TURNS):
+        for turn in unroll(SUM_TURNS):
             # lanes side by side read from all banks, and write four steps side by side
             item = tid + turn * THREADS
             n = 4 * (item & 1) + 8 * (item >> 5 & 1)
@@ -311,9 +311,10 @@ def kernel(dtype: str, warps: int = WARPS) -> Any:
             channel = (t0 // TILE * batch + b) * dim + first
             read_states(borders, (channel + own) * state + 4 * quarter, to_other, mine, mine, h)
             before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
-            for j in unroll(4):
-                h[j] += exp2(before_own * a[j]) * start[j]
-                h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
+            if mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
+                for j in unroll(4):
+                    h[j] += exp2(before_own * a[j]) * start[j]
+                    h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
             for i in unroll(2):
                 for j in unroll(4):
                     raw[4 * i + j] += bias[i]

@@ -22,7 +22,7 @@ def signature() -> Any:
 
 @no_type_check
 @cache
-def kernel(returning: bool = True) -> Any:
+def kernel(returning: bool) -> Any:
     """A thread per (batch, channel, state): `ends` become first states, and `backs` the Āg that comes back."""
     load, store = access("float32").load, access("float32").store
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))

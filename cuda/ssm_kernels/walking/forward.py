@@ -12,7 +12,7 @@ from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, STARTS
-from ssm_kernels.walking.parts import LONG, STATES, WARPS, parts
+from ssm_kernels.walking.parts import LONG, STATES, parts
 
 
 def signature(dtype: str) -> Any:
@@ -22,7 +22,7 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int = WARPS) -> Any:
+def kernel(dtype: str, warps: int) -> Any:
     """A block for 16 · `warps` channels and a chunk of time; `starts` has a row for each chunk and batch entry."""
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,

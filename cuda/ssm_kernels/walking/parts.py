@@ -40,7 +40,7 @@ class Tile:
 
     @property
     def rows(self) -> int:
-        """Of a warp: Δ, Δu and ∂ℓ/∂y."""
+        """Of a warp: Δ, Δu, and ∂ℓ/∂y or y."""
         return 3 * self.plane
 
     @property
@@ -203,7 +203,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     @inline
     @unrolled
     def gate(e, z):
-        """∂ℓ/∂y before the gate."""
+        """e·z·σ(z) in place of e: y behind the gate, or ∂ℓ/∂y before it."""
         for i in unroll(NUMBERS):
             e[i] = e[i] * (z[i] * sigmoid(z[i]))
 

@@ -11,7 +11,7 @@ from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_Z
-from ssm_kernels.walking.parts import LONG, SHORT, STATES, WARPS, parts
+from ssm_kernels.walking.parts import LONG, SHORT, STATES, parts
 
 
 def signature(dtype: str) -> Any:
@@ -21,7 +21,7 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, returning: bool = True, bordered: bool = True, warps: int = WARPS) -> Any:
+def kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Any:
     """From a state of zero, a block for 16 · `warps` channels and a chunk of time.
 
     `ends` are the chunk's last states, and `totals` ΣΔ over it; if it is `bordered`, `borders` are the states before
@@ -38,7 +38,7 @@ def kernel(dtype: str, returning: bool = True, bordered: bool = True, warps: int
     PACKED = packed_access(dtype)
     TILE, ROW, PLANE, ROWS, MAP = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map
     ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
-    BORDER, HALF = SHORT.steps, SHORT.lanes  # a long tile is two short ones
+    BORDER, TO_OTHER_HALF = SHORT.steps, SHORT.lanes  # a long tile is two short ones
     ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_turns(warps) * 4 // PACKED.numbers
     IN_ROWS, word_t = NUMBERS // PACKED.numbers, PACKED.word_t
 
@@ -120,7 +120,7 @@ def kernel(dtype: str, returning: bool = True, bordered: bool = True, warps: int
                 if bordered:
                     total += cuda.shfl_xor_sync(FULL, total, 1)
                     total += cuda.shfl_xor_sync(FULL, total, 2)
-                    other_half = cuda.shfl_xor_sync(FULL, total, HALF)
+                    other_half = cuda.shfl_xor_sync(FULL, total, TO_OTHER_HALF)
                     if there and step & BORDER - 1 == 0:
                         tile = (t0 + step) // BORDER
                         at_tile = (tile * batch + b) * dim + first + reads + i * ACROSS
@@ -177,7 +177,7 @@ def kernel(dtype: str, returning: bool = True, bordered: bool = True, warps: int
             if not bordered:
                 total += cuda.shfl_xor_sync(FULL, total, 1)
                 total += cuda.shfl_xor_sync(FULL, total, 2)
-                total += cuda.shfl_xor_sync(FULL, total, HALF)
+                total += cuda.shfl_xor_sync(FULL, total, TO_OTHER_HALF)
             if step == 0:
                 store_real(totals, of_part + first + reads + i * ACROSS, total)
         store_states(ends, (of_part + channel) * state + states, 4, some, all_, h)
