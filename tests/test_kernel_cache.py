@@ -237,7 +237,7 @@ def test_one_of_the_processes_that_ask_compiles(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_nobody_waits_for_ever(cache, monkeypatch):
     """For a process that is stopped while it compiles, say."""
-    monkeypatch.setattr(kernel_cache, "PATIENCE", 0.2)
+    monkeypatch.setattr(kernel_cache, "PATIENCE", 1.5)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -253,7 +253,7 @@ def test_nobody_waits_for_ever(cache, monkeypatch):
         waited = time.monotonic() - begun
         with kernel_cache._alone(cache, "kernel"):
             pass
-        assert waited < 0.2 <= time.monotonic() - begun
+        assert waited < 1.5 <= time.monotonic() - begun
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
