@@ -43,7 +43,7 @@ def kernel(dtype: str, warps: int) -> Any:
     """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels."""
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, _, _, read_states, store_states,
-        prepared, four,
+        prepared, four, fold,
     ) = parts(dtype, warps, SHORT)  # fmt: skip
     softplus_and_slope, sigmoid = arithmetic("float32", False).softplus_and_slope, arithmetic("float32", False).sigmoid
     load_real, store_real = access("float32").load, access("float32").store
@@ -53,29 +53,23 @@ def kernel(dtype: str, warps: int) -> Any:
     real_t = types.float32
     THREADS = threads(warps)
     SUM_TURNS = 4 * 2 * STATES // THREADS
-    WORDS, word_t = SHORT.map_turns(warps) * 4 // packed_access(dtype).numbers, packed_access(dtype).word_t
-    IN_ROWS = 8 // packed_access(dtype).numbers
+    WORDS, IN_ROWS = SHORT.map_words(dtype, warps), SHORT.row_words(dtype)
+    word_t = packed_access(dtype).word_t
     # of a block's shared memory: the maps, and by warps the rows, the states, and two buffers of sums
     ROWS_AT, KEPT_AT = 2 * MAPS, 2 * MAPS + warps * ROWS
     SUMS_AT, BUFFER = KEPT_AT + warps * FOURS * KEPT, warps * SUMS
 
     @inline
     @unrolled
-    def fold(shared, at, x, odd):
+    def fold_quad(shared, at, x, odd):
         """The quad's sums over states, at 4k + w of channel k and step w, into the row of the lane's own channel.
 
-        Each lane keeps its own channel, so that what is added up is never chosen, and two of the steps.
+        Each lane keeps its own channel, so that what is added up is never chosen.
         """
         m = cuda.local.array(4, real_t)
         for w in unroll(4):
             m[w] = x[w] + cuda.shfl_xor_sync(FULL, x[4 + w], 2)
-        sent_0 = m[0] if odd else m[2]
-        sent_1 = m[1] if odd else m[3]
-        kept_0 = m[2] if odd else m[0]
-        kept_1 = m[3] if odd else m[1]
-        to = at + (2 if odd else 0)
-        shared[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, 1)
-        shared[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, 1)
+        fold(shared, at, m, odd)
 
     @inline
     @unrolled
@@ -163,9 +157,9 @@ def kernel(dtype: str, warps: int) -> Any:
             put(shared, sums + w * STEP, (dB4[0], dB4[1], dB4[2], dB4[3]))
             put(shared, sums + w * STEP + 128, (dC4[0], dC4[1], dC4[2], dC4[3]))
         cuda.syncwarp()  # the rows have been read
-        fold(shared, at_own, q, odd)
-        fold(shared, at_own + PLANE, s, odd)
-        fold(shared, at_own + 2 * PLANE, y, odd)
+        fold_quad(shared, at_own, q, odd)
+        fold_quad(shared, at_own + PLANE, s, odd)
+        fold_quad(shared, at_own + 2 * PLANE, y, odd)
 
     @inline
     @unrolled
@@ -295,8 +289,8 @@ def kernel(dtype: str, warps: int) -> Any:
 
         last_tile = (end - 1) // TILE * TILE
         read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
-        for back in range(0, last_tile - begin + 1, TILE):
-            t0 = last_tile - back
+        for done in range(0, last_tile - begin + 1, TILE):
+            t0 = last_tile - done
             at, there = row + min(t0 + step, last_four), t0 + step < end
             fours = min(FOURS, (end - t0) >> 2)
             read_rows(u, at, across, read)

@@ -8,10 +8,9 @@ from typing import Any, no_type_check
 import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
-from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, STARTS
+from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, STARTS
 from ssm_kernels.walking.parts import LONG, STATES, parts
 
 
@@ -26,28 +25,16 @@ def kernel(dtype: str, warps: int) -> Any:
     """A block for 16 · `warps` channels and a chunk of time; `starts` has a row for each chunk and batch entry."""
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four,
+        prepared, four, fold,
     ) = parts(dtype, warps, LONG)  # fmt: skip
     load_real = access("float32").load
     _, store_four = short_access(dtype, 4)
     ZERO = np.float32(0)
     real_t = types.float32
-    PACKED = packed_access(dtype)
     TILE, ROW, PLANE, ROWS, MAP = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map
     ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
-    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_turns(warps) * 4 // PACKED.numbers
-    IN_ROWS, word_t = NUMBERS // PACKED.numbers, PACKED.word_t
-
-    @inline
-    def fold(rows, at, y, odd):
-        """A pair's sums over states, of four steps, into the row of its channel: each lane adds up two of them."""
-        sent_0 = y[0] if odd else y[2]
-        sent_1 = y[1] if odd else y[3]
-        kept_0 = y[2] if odd else y[0]
-        kept_1 = y[3] if odd else y[1]
-        to = at + (2 if odd else 0)
-        rows[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, 1)
-        rows[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, 1)
+    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
+    IN_ROWS, word_t = LONG.row_words(dtype), packed_access(dtype).word_t
 
     @unrolled
     def walk(

@@ -14,7 +14,7 @@ from ssm_kernels._target import cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
 from ssm_kernels.intrinsics import packed_access, shared_load, shared_store, short_access
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import SOFTPLUS, WARP
+from ssm_kernels.variant import FULL, SOFTPLUS, WARP
 
 STATES = 16
 CHANNELS = 16  # of a warp
@@ -67,6 +67,14 @@ class Tile:
         """Until a block has read both maps' tiles, each thread four steps of a state at a time."""
         return 2 * STATES * self.lanes // threads(warps)
 
+    def row_words(self, dtype: str) -> int:
+        """A lane's of its channels' rows, packed."""
+        return 4 * self.turns // packed_access(dtype).numbers
+
+    def map_words(self, dtype: str, warps: int) -> int:
+        """A thread's of both maps, packed."""
+        return 4 * self.map_turns(warps) // packed_access(dtype).numbers
+
 
 # Long, where lanes have registers left: what is read for the next tile has more time to come.
 LONG, SHORT = Tile(32), Tile(16)
@@ -97,6 +105,7 @@ class Parts(NamedTuple):
     store_states: Device
     prepared: Device
     four: Device
+    fold: Device
 
 
 @no_type_check
@@ -113,7 +122,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     packed = packed_access(dtype)
     load_four, numbers_of = packed.load, packed.opened
     PACKED, IN_FOUR, NOTHING = packed.numbers, 4 // packed.numbers, packed.zero
-    IN_ROWS = IN_FOUR * TURNS
+    IN_ROWS = tile.row_words(dtype)
     load_states, store_four = short_access("float32", 4)
     put, read = shared_store("float32"), shared_load("float32")
 
@@ -243,7 +252,18 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
         for j in unroll(4):
             out[first + j] = word[j]
 
+    @inline
+    def fold(shared, at, y, odd):
+        """A pair's sums over states, of four steps, into the row of its channel: each lane adds up two of them."""
+        sent_0 = y[0] if odd else y[2]
+        sent_1 = y[1] if odd else y[3]
+        kept_0 = y[2] if odd else y[0]
+        kept_1 = y[3] if odd else y[1]
+        to = at + (2 if odd else 0)
+        shared[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, 1)
+        shared[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, 1)
+
     return Parts(
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four,
+        prepared, four, fold,
     )  # fmt: skip

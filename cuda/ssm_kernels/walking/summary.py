@@ -30,17 +30,16 @@ def kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four,
+        prepared, four, _,
     ) = parts(dtype, warps, LONG)  # fmt: skip
     load_real, store_real = access("float32").load, access("float32").store
     ZERO, ONE = np.float32(0), np.float32(1)
     real_t = types.float32
-    PACKED = packed_access(dtype)
     TILE, ROW, PLANE, ROWS, MAP = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map
     ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
     BORDER, TO_OTHER_HALF = SHORT.steps, SHORT.lanes  # a long tile is two short ones
-    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_turns(warps) * 4 // PACKED.numbers
-    IN_ROWS, word_t = NUMBERS // PACKED.numbers, PACKED.word_t
+    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
+    IN_ROWS, word_t = LONG.row_words(dtype), packed_access(dtype).word_t
 
     @unrolled
     def walk(
