@@ -33,13 +33,18 @@ from ssm_kernels.ladder import Rung
 
 
 @no_type_check
-def run(inputs, grads, sizes, stream):
+def buffered(inputs, grads, sizes):
+    """The scan, grad_y and the gradients, as launches are told of them."""
     given = inputs._asdict()
     grad_y = buffer("grad_y", given.pop("grad_y"))
-    targets = SimpleNamespace(**buffers(grads._asdict()), initial_state=None)
-    described_, kept = described(sizes, given), []
-    v = variant_of(described_, grad_y, targets.u, targets.delta, targets.z)
-    segments.backward(described_, v, grad_y, None, targets, stream, allocator(kept))
+    return described(sizes, given), grad_y, SimpleNamespace(**buffers(grads._asdict()), initial_state=None)
+
+
+@no_type_check
+def run(inputs, grads, sizes, stream):
+    (scan, grad_y, targets), kept = buffered(inputs, grads, sizes), []
+    v = variant_of(scan, grad_y, targets.u, targets.delta, targets.z)
+    segments.backward(scan, v, grad_y, None, targets, stream, allocator(kept))
 
 
 @cache

@@ -22,26 +22,20 @@ Claims ADJ-1 to ADJ-7, ADJ-9, ADJ-11, ADJ-12, SCAN-15.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import no_type_check
 
-from ssm_kernels import segments
+from ssm_kernels import scan
+from ssm_kernels.backward.rung7_production import buffered
 from ssm_kernels.backward.rungs import launcher
-from ssm_kernels.description import variant_of
-from ssm_kernels.forward.rung7_production import allocator, buffer, buffers, described
+from ssm_kernels.forward.rung7_production import allocator
 from ssm_kernels.ladder import Rung
-from ssm_kernels.walking import launching, parts
+from ssm_kernels.walking import parts
 
 
 @no_type_check
 def run(inputs, grads, sizes, stream):
-    given = inputs._asdict()
-    grad_y = buffer("grad_y", given.pop("grad_y"))
-    targets = SimpleNamespace(**buffers(grads._asdict()), initial_state=None)
-    scan, kept = described(sizes, given), []
-    v = variant_of(scan, grad_y, targets.u, targets.delta, targets.z)
-    by = launching if launching.serve(scan, v) else segments
-    by.backward(scan, v, grad_y, None, targets, stream, allocator(kept))
+    (described, grad_y, targets), kept = buffered(inputs, grads, sizes), []
+    scan.backward(described, grad_y, None, targets, stream=stream, allocate=allocator(kept))
 
 
 BLOCK = parts.channels(parts.WARPS)
