@@ -7,7 +7,7 @@ from typing import no_type_check
 from ssm_kernels import description
 from ssm_kernels.choosing import Compilable, backward_kernel, forward_kernel
 from ssm_kernels.description import Scan, either, options_of
-from ssm_kernels.shares import add_up
+from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import Variant, staged_dtype
 
 
@@ -55,12 +55,8 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
         allocate(states if constant else along, dtype)
         for constant, dtype in zip((v.constant_B, v.constant_C), staged, strict=True)
     )
-    # one batch entry has nothing to add up for A, D and the bias
-    alone = scan.batch == 1
-    shares_A = grads.A if alone else allocate(states, v.number)
-    shares_D, shares_bias = (
-        found if alone and found is not None else allocate((scan.batch, scan.dim), v.precision)
-        for found in (grads.D, grads.delta_bias)
+    (shares_A, shares_D, shares_bias), sums = of_channels(
+        grads, scan.batch, scan.dim, scan.state, v.number, v.precision, allocate
     )
     leaving = allocate(states, v.number) if grads.initial_state is None else grads.initial_state
     nothing = scan.u
@@ -83,9 +79,4 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
             (shares_C, staged[1], grads.C, v.map_C, scan.group_C),
         )
     ]
-    if not alone:
-        pending.append((v.number, v.number, shares_A, grads.A, 1, scan.batch, each))
-        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
-            if target is not None:
-                pending.append((v.precision, v.precision, shares, target, 1, scan.batch, scan.dim))
-    add_up(pending, stream)
+    add_up([*pending, *sums], stream)

@@ -10,6 +10,27 @@ from ssm_kernels.intrinsics import ITEMSIZE
 
 
 @no_type_check
+def of_channels(grads, rows, dim, state, number, precision, allocate):
+    """Where a launch leaves A's, D's and the bias's gradients, a row for each of its parts, and the sums that are due.
+
+    A single row is the gradient itself.
+    """
+    alone = rows == 1
+    shares_A = grads.A if alone else allocate((rows, dim, state), number)
+    shares_D, shares_bias = (
+        found if alone and found is not None else allocate((rows, dim), precision)
+        for found in (grads.D, grads.delta_bias)
+    )
+    pending = []
+    if not alone:
+        pending.append((number, number, shares_A, grads.A, 1, rows, dim * state))
+        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
+            if target is not None:
+                pending.append((precision, precision, shares, target, 1, rows, dim))
+    return (shares_A, shares_D, shares_bias), pending
+
+
+@no_type_check
 def add_up(pending, stream):
     """Sums of the same dtypes go into one launch, three at most."""
     groups = {}

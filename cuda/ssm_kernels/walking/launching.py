@@ -14,7 +14,7 @@ from ssm_kernels.choosing import (
     walking_summary_kernel,
 )
 from ssm_kernels.description import Scan, either, on_16_bytes, options_of
-from ssm_kernels.shares import add_up
+from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import Variant
 from ssm_kernels.walking import carry, parts
 
@@ -79,12 +79,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
     totals = allocate((chunks, batch, dim), real)
     leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state
     shares_B, shares_C = (allocate((batch * blocks, state, length), real) for _ in range(2))
-    alone = batch * chunks == 1
-    shares_A = grads.A if alone else allocate((chunks, batch, dim, state), real)
-    shares_D, shares_bias = (
-        found if alone and found is not None else allocate((chunks, batch, dim), real)
-        for found in (grads.D, grads.delta_bias)
-    )
+    (shares_A, shares_D, shares_bias), sums = of_channels(grads, chunks * batch, dim, state, real, real, allocate)
     nothing = scan.u
     z, D, bias = either(scan.z, nothing), either(scan.D, nothing), either(scan.delta_bias, nothing)
     options = options_of(scan, False)
@@ -106,12 +101,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
             (shares_C, grads.C, v.map_C, scan.group_C),
         )
     ]
-    if not alone:
-        pending.append((real, real, shares_A, grads.A, 1, chunks * batch, dim * state))
-        for shares, target in ((shares_D, grads.D), (shares_bias, grads.delta_bias)):
-            if target is not None:
-                pending.append((real, real, shares, target, 1, chunks * batch, dim))
-    add_up(pending, stream)
+    add_up([*pending, *sums], stream)
 
 
 @no_type_check
