@@ -26,12 +26,11 @@ def forward(scan, v, y, last_state, stream, allocate):
 @no_type_check
 def launch(scan, v, kernel: Compilable, y, last, borders, stream, allocate):
     nothing = scan.u
-    total = allocate((scan.batch, scan.dim), v.precision)
     arguments = (
         scan.u, scan.delta, scan.A, scan.B, scan.C, either(scan.D, nothing), either(scan.z, nothing),
         either(scan.delta_bias, nothing), either(scan.initial_state, nothing), either(scan.seq_idx, nothing),
-        either(y, nothing), last, total, either(borders, nothing), options_of(scan, scan.initial_state is not None),
-        scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group, scan.length,
+        either(y, nothing), last, either(borders, nothing), options_of(scan, scan.initial_state is not None),
+        scan.batch, scan.dim, scan.length, scan.state, scan.span, *scan.per_group,
     )  # fmt: skip
     kernel.compiled()((scan.batch * blocks_of(scan, v), 1, 1), (v.threads, 1, 1), stream, arguments)
 

@@ -51,12 +51,6 @@ from ssm_kernels.variant import (
 
 NEVER = 1 << 40  # a step beyond every sequence
 
-PARAMETERS = (
-    "grad_y", "u", "delta", "A", "B", "C", "D", "z", "delta_bias", "seq_idx", "borders", "arriving",
-    "du", "ddelta", "dz", "dA", "dB", "dC", "dD", "dbias", "leaving",
-    "options", "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C",
-)  # fmt: skip
-
 
 def signature(v: Variant) -> Any:
     io, real, number = pointer(v.dtype), pointer(v.precision), pointer(v.number)

@@ -49,17 +49,12 @@ from ssm_kernels.variant import (
     staged_maps,
 )
 
-PARAMETERS = (
-    "u", "delta", "A", "B", "C", "D", "z", "delta_bias", "start", "seq_idx", "y", "last", "sums", "borders",
-    "options", "batch", "dim", "length", "state", "span", "per_group_B", "per_group_C", "chunk",
-)  # fmt: skip
-
 
 def signature(v: Variant) -> Any:
     io, real, number = pointer(v.dtype), pointer(v.precision), pointer(v.number)
     maps = (pointer(v.map_B), pointer(v.map_C))
-    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 9
-    return types.void(io, io, number, *maps, real, io, real, number, seq_idx, io, number, real, number, *integers)
+    seq_idx, integers = types.CPointer(types.int32), (types.int64,) * 8
+    return types.void(io, io, number, *maps, real, io, real, number, seq_idx, io, number, number, *integers)
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,6 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
     read_B, read_C = shared_load(staged_B), shared_load(staged_C)
     load_B, load_C = access(v.map_B).load, access(v.map_C).load
     load_real, load_number, store_number = access(v.precision).load, access(v.number).load, access(v.number).store
-    store_real = access(v.precision).store
     ask_row, take_row = row_mail(v.dtype, v)
     load_row = row_loader(v.dtype, ITEMS, v.aligned)
     store_row = row_storer(v.dtype, ITEMS, v.aligned)
@@ -137,8 +131,8 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
 
     @unrolled
     def scan(
-        u, delta, A, B, C, D, z, delta_bias, start, seq_idx, y, last, sums, borders_,
-        options, batch, dim, length, state, span, per_group_B, per_group_C, chunk,
+        u, delta, A, B, C, D, z, delta_bias, start, seq_idx, y, last, borders_,
+        options, batch, dim, length, state, span, per_group_B, per_group_C,
     ):  # fmt: skip
         mail_u = cuda.shared.array(ROWS, IO, alignment=SHARED_ALIGNMENT)
         mail_delta = cuda.shared.array(ROWS, IO, alignment=SHARED_ALIGNMENT)
@@ -178,11 +172,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
         d0 = end_of_span - span + within % per_span * BLOCK_CHANNELS
         live = d0 + channel < end_of_span
         d = d0 + channel if live else d0
-        part = types.int64(cuda.blockIdx.y)
-        begin = part * chunk
-        end = min(begin + chunk, length)
 
-        places = (part * batch + b) * dim
         for k in range(tid, state * BLOCK_CHANNELS, THREADS):
             n = k // BLOCK_CHANNELS
             c = d0 + k - n * BLOCK_CHANNELS
@@ -192,7 +182,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                 a = load_number(A, c * state + n)
                 held_a[INDEX(k)] = prepared(a) if MAMBA else a
                 if options & STARTS:
-                    held_h[INDEX(k)] = load_number(start, (places + c) * state + n)
+                    held_h[INDEX(k)] = load_number(start, (b * dim + c) * state + n)
         bias = load_real(delta_bias, d) if options & HAS_BIAS else ZERO
         skip = load_real(D, d) if options & HAS_D else ZERO
 
@@ -201,25 +191,22 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
         row_C = (b * (dim // per_group_C) + d0 // per_group_C) * state * length
         lane_B, lane_C = segment * WIDTH_B, segment * WIDTH_C
         here = BLOCK if BLOCK < state else state
-        tail = end - begin
-        left = tail - segment * ITEMS
+        left = length - segment * ITEMS
         if AHEAD:
             if VARIABLE_B:
-                ask_B(maps_B, 0, mail_B, B, row_B + begin, length, tail, here, tid)
+                ask_B(maps_B, 0, mail_B, B, row_B, length, length, here, tid)
             if VARIABLE_C:
-                ask_C(maps_C, 0, mail_C, C, row_C + begin, length, tail, here, tid)
-            ask_row(mail_u, u, row + begin, left, tid)
-            ask_row(mail_delta, delta, row + begin, left, tid)
+                ask_C(maps_C, 0, mail_C, C, row_C, length, length, here, tid)
+            ask_row(mail_u, u, row, left, tid)
+            ask_row(mail_delta, delta, row, left, tid)
             commit_async()
         else:
-            load_row(u, row + begin, left, next_u)
-            load_row(delta, row + begin, left, next_delta)
+            load_row(u, row, left, next_u)
+            load_row(delta, row, left, next_delta)
         buffer = 0
-        whole = ZERO
-        tile = begin // TILE
-        for t0 in range(begin, end, TILE):
+        for t0 in range(0, length, TILE):
             at = row + t0
-            left = end - t0 - segment * ITEMS
+            left = length - t0 - segment * ITEMS
             total = ZERO
             bits = 0
             for n0 in range(0, state, BLOCK):
@@ -233,9 +220,9 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                 else:
                     cuda.syncthreads()  # the block of states before has been read
                     if VARIABLE_B:
-                        ask_B(maps_B, 0, mail_B, B, row_B + n0 * length + t0, length, end - t0, count, tid)
+                        ask_B(maps_B, 0, mail_B, B, row_B + n0 * length + t0, length, length - t0, count, tid)
                     if VARIABLE_C:
-                        ask_C(maps_C, 0, mail_C, C, row_C + n0 * length + t0, length, end - t0, count, tid)
+                        ask_C(maps_C, 0, mail_C, C, row_C + n0 * length + t0, length, length - t0, count, tid)
                     wait_async()
                 if VARIABLE_B:
                     take_B(maps_B, here_B, mail_B, count, tid)
@@ -247,23 +234,23 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                     more = n0 + BLOCK < state
                     n1 = n0 + BLOCK if more else 0
                     t1 = t0 if more else t0 + TILE
-                    if t1 < end:
+                    if t1 < length:
                         next_count = min(state - n1, BLOCK)
                         there = (1 - buffer) * PLANE
                         if VARIABLE_B:
                             ask_B(
-                                maps_B, there, mail_B, B, row_B + n1 * length + t1, length, end - t1, next_count, tid
+                                maps_B, there, mail_B, B, row_B + n1 * length + t1, length, length - t1, next_count, tid
                             )  # fmt: skip
                         if VARIABLE_C:
                             ask_C(
-                                maps_C, there, mail_C, C, row_C + n1 * length + t1, length, end - t1, next_count, tid
+                                maps_C, there, mail_C, C, row_C + n1 * length + t1, length, length - t1, next_count, tid
                             )  # fmt: skip
                     commit_async()
                 if n0 == 0:
                     if AHEAD:
                         take_row(mail_u, u, at, left, tid, s)
                         take_row(mail_delta, delta, at, left, tid, dt)
-                        if t0 + TILE < end:
+                        if t0 + TILE < length:
                             ask_row(mail_u, u, at + TILE, left - TILE, tid)
                             ask_row(mail_delta, delta, at + TILE, left - TILE, tid)
                         if READ_OUT and gated:
@@ -294,7 +281,6 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                         total += dt[i]
                     if PACKED:
                         bits = fresh(seq_idx, b * length + t0 + segment * ITEMS, t0 + segment * ITEMS, left)
-                    whole += total
                 at_B = here_B + lane_B
                 at_C = here_C + lane_C
                 held = n0 * BLOCK_CHANNELS + channel
@@ -365,7 +351,7 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                     for w in unroll(TOGETHER):
                         place = held + w * BLOCK_CHANNELS
                         if BORDERS and first and live:
-                            store_number(borders_, ((tile * batch + b) * state + n0 + n + w) * dim + d, starts[w])
+                            store_number(borders_, ((t0 // TILE * batch + b) * state + n0 + n + w) * dim + d, starts[w])
                         h_before = shuffle_up(ends[w], CHANNELS) if MANY else starts[w]
                         if final:
                             held_h[INDEX(place)] = ends[w]
@@ -398,19 +384,12 @@ def kernel(v: Variant, states: int, borders: bool) -> Any:
                         s[i] = s[i] * (gate[i] * sigmoid(gate[i]))
                 if live:
                     store_row(y, at, left, s)
-            tile += 1
             cuda.syncwarp()
         cuda.syncthreads()
         for k in range(tid, state * BLOCK_CHANNELS, THREADS):
             n = k // BLOCK_CHANNELS
             c = d0 + k - n * BLOCK_CHANNELS
             if c < end_of_span:
-                store_number(last, (places + c) * state + n, held_h[INDEX(k)])
-        for level in unroll(5):
-            hop = CHANNELS << level
-            if hop < WARP:
-                whole += cuda.shfl_xor_sync(FULL, whole, hop)
-        if live and final:
-            store_real(sums, places + d, whole)
+                store_number(last, (b * dim + c) * state + n, held_h[INDEX(k)])
 
     return scan

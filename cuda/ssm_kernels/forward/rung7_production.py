@@ -80,7 +80,7 @@ def allocator(kept: list[Any]) -> Allocate:
 
 @no_type_check
 def launch(u, delta, A, B, C, D, z, delta_bias, y, *, stream=0):
-    """y of the layer; takes scratch memory for the last state and each channel's ΣΔ."""
+    """y of the layer; takes scratch memory for the last state."""
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     sizes, to, kept = check(**inputs, y=y), buffer("y", y), []
     given = described(sizes, inputs)
