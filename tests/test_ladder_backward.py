@@ -429,7 +429,7 @@ def test_production_costs_what_it_says(counts, monkeypatch):
     gradients(PRODUCTION.RUNG.launch, arrays)
     # the totals of dB and dC are written once: more, the fewer channels there are
     bytes_of_totals = 4 * 2 * state * (1 / shape[1] - 1 / many[1])
-    for what, rel, more in (("bytes", 1e-12, bytes_of_totals), ("exponentials", 1e-12, 0), ("flops", 0.03, 0)):
+    for what, rel, more in (("bytes", 1e-12, bytes_of_totals), ("exponentials", 1e-12, 0), ("flops", 0.01, 0)):
         said = getattr(PRODUCTION.RUNG, what)(*many, state) / math.prod(many)
         assert said + more == pytest.approx(counts[what] / math.prod(shape[:3]), rel=rel), what
 

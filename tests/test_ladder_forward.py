@@ -299,7 +299,7 @@ def test_production_costs_what_it_says(counts, monkeypatch):
     shape = (1, v.channels * v.warps, v.tile, state)
     _, arrays = problem_of(shape)
     scanned(PRODUCTION.launch, arrays)
-    for name, rel in (("bytes", 1e-12), ("exponentials", 1e-12), ("flops", 0.03)):
+    for name, rel in (("bytes", 1e-12), ("exponentials", 1e-12), ("flops", 0.002)):
         said = getattr(PRODUCTION.RUNG, name)(*many, state) / math.prod(many)
         assert said == pytest.approx(counts[name] / math.prod(shape[:3]), rel=rel), name
 

@@ -76,6 +76,6 @@ RUNG = Rung(
         lambda v, N, dim: 4 * (13 + N * (7 / (v.channels * v.warps) + 1 / v.items + 1 / v.tile + 2 / dim))
     ),
     exponentials=of_a_launch(lambda v, N, dim: 2 * N + 5 + 2 * N / v.items),
-    flops=of_a_launch(lambda v, N, dim: N * (29 + scanned(v)) + 80),
+    flops=of_a_launch(lambda v, N, dim: N * (29 + scanned(v)) + 74),
     chunk=variant(8, 2048, 2048, 16).tile,
 )

@@ -111,6 +111,6 @@ RUNG = Rung(
     launch=launch,
     bytes=of_a_launch(lambda v, N: 4 * (4 + 2 * N / (v.channels * v.warps))),
     exponentials=of_a_launch(lambda v, N: N + 2 + N / v.items),
-    flops=of_a_launch(lambda v, N: N * (8 + scanned(v)) + 30),
+    flops=of_a_launch(lambda v, N: N * (8 + scanned(v)) + 28),
     chunk=variant(8, 2048, 2048, 16).tile,
 )
