@@ -15,7 +15,7 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps, if `chunk` is given.
+    By walking, in chunks of so many steps and forward in blocks of so many warps, if `chunk` and `warps` are given.
     """
 
     title: str
@@ -23,6 +23,7 @@ class Case(NamedTuple):
     capability: tuple[int, int] | None
     options: dict[str, Any]
     chunk: int | None = None
+    warps: int | None = None
 
 
 def cases() -> Iterator[Case]:
@@ -46,9 +47,10 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        for chunk in (64, 1024):
+        for chunk, warps in ((64, 4), (1024, 4), (1024, 2)):
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
-            yield Case(f"by walking, {dtype}, chunks of {chunk}", None, None, options, chunk)
+            title = f"by walking, {dtype}, chunks of {chunk}, blocks of {warps} warps"
+            yield Case(title, None, None, options, chunk, warps)
 
 
 def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def chosen(case: Case) -> Iterator[None]:
             (description, "choose", case.variant),
             (description, "capability", case.capability),
             (launching, "chunk_for", case.chunk),
+            (launching, "warps_forward", case.warps),
         ):
             if value is not None:
                 stack.enter_context(mock.patch.object(module, name, return_value=value))
