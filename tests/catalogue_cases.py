@@ -15,7 +15,7 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps and forward in blocks of so many warps, if `chunk` and `warps` are given.
+    By walking, in chunks of so many steps, if `chunk` is given.
     """
 
     title: str
@@ -23,7 +23,6 @@ class Case(NamedTuple):
     capability: tuple[int, int] | None
     options: dict[str, Any]
     chunk: int | None = None
-    warps: int | None = None
 
 
 def cases() -> Iterator[Case]:
@@ -47,10 +46,9 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        for chunk, warps in ((64, 4), (1024, 4), (1024, 2)):
+        for chunk in (64, 1024):
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
-            title = f"by walking, {dtype}, chunks of {chunk}, blocks of {warps} warps"
-            yield Case(title, None, None, options, chunk, warps)
+            yield Case(f"by walking, {dtype}, chunks of {chunk}", None, None, options, chunk)
 
 
 def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
@@ -75,7 +73,6 @@ def chosen(case: Case) -> Iterator[None]:
             (description, "choose", case.variant),
             (description, "capability", case.capability),
             (launching, "chunk_for", case.chunk),
-            (launching, "warps_forward", case.warps),
         ):
             if value is not None:
                 stack.enter_context(mock.patch.object(module, name, return_value=value))

@@ -325,16 +325,6 @@ def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth,
         assert one or waves / np.ceil(waves) >= 0.9
 
 
-@pytest.mark.parametrize(
-    ("batch", "dim", "chunks", "warps"),
-    [(8, 2048, 1, 4), (8, 1536, 1, 2), (64, 768, 1, 4), (8, 1536, 3, 4), (1, 64, 1, 4)],
-)  # fmt: skip
-def test_the_fullest_multiprocessor_has_few_warps(batch, dim, chunks, warps, monkeypatch):
-    """Of 768 warps some would get 8 in blocks of four, and get 6 in blocks of two."""
-    monkeypatch.setattr(description, "processors", lambda: 132)
-    assert launching.warps_forward(SimpleNamespace(batch=batch, dim=dim), chunks) == warps
-
-
 @pytest.mark.parametrize(("length", "by"), [(1463, "segments"), (1465, "walking")])
 def test_a_short_way_forward_goes_by_segments(length, by, monkeypatch):
     """Around 12 million (batch, channel, time)."""

@@ -93,7 +93,6 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
 def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
         yield choosing.walking_forward_kernel(dtype, WARPS)
-        yield choosing.walking_forward_kernel(dtype, WARPS // 2)
         for returning, bordered in ((False, False), (False, True), (True, True)):
             yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
         yield choosing.walking_adjoint_kernel(dtype, WARPS)

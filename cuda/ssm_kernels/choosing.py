@@ -211,7 +211,6 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple
 
 def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0) -> Compilable:
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
-    name = name if warps == parts.WARPS else f"{name}, blocks of {warps} warps"
     return Compilable(
         f"walking: {name}, {dtype}", kernel, signature, parts.threads(warps),
         expects=expects, since=HOPPER, shared_bytes=shared_bytes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import no_type_check
 
 from ssm_kernels import description
@@ -42,14 +41,6 @@ def chunk_for(scan: Scan, *, forward: bool) -> int:
     return chunk_of(warps, scan.length, (FORWARD_WARPS if forward else BACKWARD_WARPS) * processors)
 
 
-def warps_forward(scan: Scan, chunks: int) -> int:
-    """Warps of a block: half as many as usual where that leaves the fullest multiprocessor with fewer."""
-    warps, processors = scan.batch * scan.dim // parts.CHANNELS, description.processors()
-    if chunks > 1 or warps < ENOUGH * processors:
-        return parts.WARPS
-    return min((parts.WARPS, parts.WARPS // 2), key=lambda of_block: of_block * ceil(warps / of_block / processors))
-
-
 @no_type_check
 def forward(scan, v, y, last_state, stream, allocate):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
@@ -60,18 +51,17 @@ def forward(scan, v, y, last_state, stream, allocate):
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
-    warps = warps_forward(scan, chunks)
-    grid, threads = (batch * dim // parts.channels(warps), chunks, 1), (parts.threads(warps), 1, 1)
+    grid, threads = (batch * dim // parts.channels(parts.WARPS), chunks, 1), (parts.threads(parts.WARPS), 1, 1)
     starts, started = scan.initial_state, scan.initial_state is not None
     if chunks > 1:
         ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        walking_summary_kernel(v.dtype, False, False, warps).compiled()(grid, threads, stream, (
+        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
             options_of(scan, False), *sizes,
         ))  # fmt: skip
         carry_on(scan, None, ends, None, totals, chunks, stream)
         starts, started = ends, True
-    walking_forward_kernel(v.dtype, warps).compiled()(grid, threads, stream, (
+    walking_forward_kernel(v.dtype, parts.WARPS).compiled()(grid, threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
         options_of(scan, started), *sizes,
     ))  # fmt: skip
