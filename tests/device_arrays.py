@@ -169,10 +169,16 @@ def torch_module(stream: int) -> Any:
     def cumsum(x: np.ndarray, *, axis: int, dtype: Any) -> Tensor:
         return Tensor(np.cumsum(x, axis=axis, dtype=dtype))
 
+    def empty_like(x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"empty_like(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
+        return Tensor(np.empty_like(x.array), x.where)
+
     names = ("int32", "float16", "float32", "float64", "complex64", "complex128")
     return SimpleNamespace(
+        Tensor=Tensor,
         empty=empty,
-        empty_like=lambda x: Tensor(np.empty_like(x.array), x.where),
+        empty_like=empty_like,
         diff=diff,
         cumsum=cumsum,
         is_grad_enabled=lambda: True,

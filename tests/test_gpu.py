@@ -122,6 +122,17 @@ def assert_same_scan(kwargs: dict[str, Any], wrap: Wrap, kind: type) -> None:
 KINDS = {Tensor: Tensor, Ndarray: Ndarray, NumbaArray: NumbaArray, Interfaced: NumbaArray, Exchanged: NumbaArray}
 
 
+def test_results_belong_to_the_library_of_u(cuda: Cuda) -> None:
+    """A map, and with it its gradient, that is not PyTorch's."""
+    kwargs = random_arguments(0, dtype="float32")
+    mixed = on(Tensor, kwargs) | {"B": NumbaArray(kwargs["B"])}
+    y = ssm_edu.selective_scan(**mixed)
+    right = ssm_edu.selective_scan_backward(host(y), **kwargs, backend="reference")
+    for name, gradient in ssm_edu.selective_scan_backward(y, **mixed)._asdict().items():
+        assert type(gradient) is Tensor, name
+        np.testing.assert_array_equal(host(gradient), getattr(right, name), err_msg=name)
+
+
 @in_the_simulator
 @given(arguments(dtype="float16") | arguments(dtype="float32") | arguments(dtype="float64"), st.integers(0, 2**32 - 1))
 def test_numpy_goes_through_the_simulator_and_back(kwargs: dict[str, Any], seed: int) -> None:
