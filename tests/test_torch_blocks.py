@@ -402,6 +402,7 @@ def test_a_bad_argument_of_the_block_is_named(change: dict[str, Any], error: typ
         ours.mamba_inner_fn(**inner_arguments() | change)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # which torch.compile uses itself
 def test_the_block_and_its_step_compile_too() -> None:
     torch.manual_seed(0)
     dim, n = 4, 3
