@@ -24,6 +24,7 @@ FEWER, FEW = {"batch": 1, "dim": 2560}, {"batch": 1, "dim": 512}  # than the ORD
 COMPLEX = {"is_complex": True, "complex_B": True, "complex_C": True}
 CONSTANT = {"constant_B": True, "constant_C": True}
 BEFORE_HOPPER = {"capability": (8, 0)}  # where blocks have less shared memory
+ON_BLACKWELL = {"capability": choosing.BLACKWELL}
 
 FORWARD: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -37,6 +38,7 @@ FORWARD: dict[str, dict[str, Any]] = {
     "bfloat16, fewer channels": FEWER | {"dtype": "bfloat16"},
     "float16, fewer channels, before Hopper": FEWER | BEFORE_HOPPER | {"dtype": "float16"},
     "bfloat16, few channels": FEW | {"dtype": "bfloat16"},
+    "bfloat16, few channels, on Blackwell": FEW | ON_BLACKWELL | {"dtype": "bfloat16"},
     "float16, few channels, packed, before Hopper": FEW | BEFORE_HOPPER | {"dtype": "float16", "packed": True},
     "complex64": FEWER | COMPLEX,
     "float64, bilinear, constant maps": CONSTANT | {"dtype": "float64", "discretization": "bilinear"},

@@ -192,21 +192,26 @@ def expectations(v: Variant, loads_rows: bool) -> frozenset[str]:
     return frozenset({"wide_shared"} | ({"wide_global"} if loads_rows else set()) | ex2)
 
 
+def most_shared_bytes(capability: tuple[int, int]) -> int:
+    """Bytes of shared memory that a block may take."""
+    return HOPPER_SHARED_BYTES if HOPPER <= capability < SMALLER_SHARED else SHARED_BYTES
+
+
 def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple[int, int] = (8, 0)) -> Variant:
     """The variant with as many states staged, steps a lane and warps as shared memory has room for, in this order.
 
     If one warp is too much, it takes fewer channels and more time.
     """
-    room = HOPPER_SHARED_BYTES if HOPPER <= capability < SMALLER_SHARED else SHARED_BYTES
+    most = most_shared_bytes(capability)
     for segments in [s for s in (1, 2, 4, 8, 16, 32) if s >= v.segments]:
         for warps in [w for w in (8, 4, 2, 1) if w <= v.warps]:
             for items in (v.items, v.items // 2):
                 for block in (16, 8, 4, 2):
                     block = max(block, v.together)
                     candidate = replace(v, segments=segments, items=items, warps=warps, block=block)
-                    if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= room:
+                    if items >= 16 // ITEMSIZE[v.dtype] and shared_bytes(candidate) <= most:
                         return candidate
-    raise ValueError(f"no variant has room for its states in {room} bytes of shared memory: {v}")
+    raise ValueError(f"no variant has room for its states in {most} bytes of shared memory: {v}")
 
 
 def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0) -> Compilable:
