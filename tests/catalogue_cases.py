@@ -15,7 +15,7 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps, if `chunk` is given.
+    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given.
     """
 
     title: str
@@ -23,6 +23,7 @@ class Case(NamedTuple):
     capability: tuple[int, int] | None
     options: dict[str, Any]
     chunk: int | None = None
+    tile: Any = None
 
 
 def cases() -> Iterator[Case]:
@@ -32,6 +33,7 @@ def cases() -> Iterator[Case]:
     """
     from ssm_kernels import catalogue, choosing
     from ssm_kernels.intrinsics import ITEMSIZE
+    from ssm_kernels.walking import parts
 
     rows = [given for table in (catalogue.FORWARD, catalogue.BORDERS, catalogue.BACKWARD) for given in table.values()]
     for given in [row for i, row in enumerate(rows) if row not in rows[:i]]:
@@ -46,9 +48,10 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        for chunk in (64, 1024):
+        for chunk, tile in ((64, parts.LONG), (1024, parts.LONG), (1024, parts.NARROW)):
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
-            yield Case(f"by walking, {dtype}, chunks of {chunk}", None, None, options, chunk)
+            title = f"by walking, {dtype}, chunks of {chunk}, {tile.channels} channels a warp"
+            yield Case(title, None, None, options, chunk, tile)
 
 
 def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
@@ -73,6 +76,7 @@ def chosen(case: Case) -> Iterator[None]:
             (description, "choose", case.variant),
             (description, "capability", case.capability),
             (launching, "chunk_for", case.chunk),
+            (launching, "tile_forward", case.tile),
         ):
             if value is not None:
                 stack.enter_context(mock.patch.object(module, name, return_value=value))

@@ -35,29 +35,30 @@ NOTHING = dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_stat
 
 
 @contextmanager
-def by_walking(chunk=16, warps=WALKING_WARPS):
+def by_walking(chunk=16, warps=WALKING_WARPS, tile=parts.LONG):
     """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
         patch.setattr(scan, "LEAST_WALKED", 1)
         patch.setattr(launching, "chunk_for", lambda _, *, forward: chunk)
+        patch.setattr(launching, "tile_forward", lambda *_: tile)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
         yield
 
 
-def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, **options):
+def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, tile=parts.LONG, **options):
     return problem_of(dtype, dim=blocks * parts.channels(warps), **WALKING | options)
 
 
 def walking_ratios(case, schedule=0, with_last=True):
     """:func:`ratios` by walking: of a dtype, a chunk and options."""
     dtype, chunk, options = case
-    warps = options.get("warps", WALKING_WARPS)
+    forced = options.get("warps", WALKING_WARPS), options.get("tile", parts.LONG)
     problem = walking_problem(dtype, **options)
     grad_y, grad_last = cotangents(problem, dtype)
     grad_last = grad_last if with_last else None
-    with by_walking(chunk, warps):
+    with by_walking(chunk, *forced):
         found = launched(scan, problem, dtype, grad_y, grad_last, schedule)
     return ratios(problem, dtype, found, grad_y, grad_last)
 
@@ -67,7 +68,9 @@ CHUNKS = ("float32", 16, {"length": 20})
 TILES = ("float16", 48, {"length": 40, "state": 12})
 TWO_WARPS = ("float32", 16, {"warps": 2})
 LONG_CHUNKS = ("float32", 32, {"length": 36, "batch": 2, "state": 8})
+QUADS = ("float32", 48, {"length": 40, "tile": parts.NARROW})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
+BY_QUADS = NOTHING | {"tile": parts.NARROW}
 WALKING_CASES = {
     "a word": WORD,
     "two chunks": CHUNKS,
@@ -78,6 +81,9 @@ WALKING_CASES = {
     "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2}),
     "bfloat16, batch": ("bfloat16", 16, {"length": 8, "batch": 2}),
     "four warps": ("float32", 16, {"warps": 4}),
+    "by quads": QUADS,
+    "by quads, two chunks of a batch": ("bfloat16", 16, {"length": 24, "batch": 2, "tile": parts.NARROW}),
+    "by quads, two warps, nothing optional": ("float16", 48, {"length": 40, "warps": 2, "state": 12} | BY_QUADS),
 }
 
 
@@ -93,6 +99,7 @@ def test_walking_is_inside_the_bounds(name):
     words=st.sampled_from([1, 3, 5]),
     chunk=st.sampled_from([16, 32]),
     state=st.sampled_from([8, 12, 16]),
+    tile=st.sampled_from([parts.LONG, parts.NARROW]),
     options=st.fixed_dictionaries({name: st.booleans() for name in ("D", "z", "delta_bias", "initial_state")}),
     delta_softplus=st.booleans(),
     scale=st.sampled_from([1, 8]),
@@ -101,10 +108,10 @@ def test_walking_is_inside_the_bounds(name):
     schedule=st.randoms(use_true_random=False),
 )
 def test_walking_under_any_schedule(
-    dtype, words, chunk, state, options, delta_softplus, scale, seed, with_last, schedule
+    dtype, words, chunk, state, tile, options, delta_softplus, scale, seed, with_last, schedule
 ):  # fmt: skip
     length = words * 16 // ITEMSIZE[dtype]
-    options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed}
+    options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed, "tile": tile}
     options |= {} if delta_softplus else {"delta_shift": 0}
     case = dtype, chunk, options | {"length": min(length, 24), "state": state}
     assert max(walking_ratios(case, schedule, with_last).values()) <= 1
@@ -325,6 +332,15 @@ def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth,
         assert one or waves / np.ceil(waves) >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("channels", "chunks", "tile"),
+    [(8 * 2048, 1, parts.LONG), (8 * 1536, 1, parts.NARROW), (64 * 768, 1, parts.LONG), (8 * 1536, 3, parts.LONG)],
+)
+def test_few_warps_are_made_twice_as_many(channels, chunks, tile):
+    """Not where time is cut: chunks make warps enough."""
+    assert launching.tile_forward(channels, chunks, 132) == tile
+
+
 @pytest.mark.parametrize(("length", "by"), [(1463, "segments"), (1465, "walking")])
 def test_a_short_way_forward_goes_by_segments(length, by, monkeypatch):
     """Around 12 million (batch, channel, time)."""
@@ -402,6 +418,9 @@ WALKING_MUTANTS = {
     "forward: y beyond the end": (forward, "if there:", "if True:", WORD),
     "forward: steps beyond the end": (forward, "min(TILE, end - t0)", "TILE", CHUNKS),
     "forward: rows beyond the end": (forward, "min(begin + step, last_four)", "begin + step", WORD),
+    "forward by quads: the step of another lane": (forward, "share & 1 == 1", "share & 1 == 0", QUADS),
+    "forward by quads: half of the states": (forward, "kept + cuda.shfl_xor_sync(FULL, sent, 1)", "kept", QUADS),
+    "forward by quads: the states of a pair": (forward, "HELD * share", "8 * share", QUADS),
     "parts: maps beyond the end": (parts, "min(t0 + 4 * (item & WORD), last)", "t0 + 4 * (item & WORD)", WORD),
     "parts: the halves of a word the wrong way round": (
         parts,

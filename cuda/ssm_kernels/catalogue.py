@@ -12,7 +12,7 @@ from typing import Any
 from ssm_kernels import choosing
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
-from ssm_kernels.walking.parts import WARPS
+from ssm_kernels.walking.parts import LONG, NARROW, WARPS
 
 H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
@@ -94,7 +94,8 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
 
 def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
-        yield choosing.walking_forward_kernel(dtype, WARPS)
+        for tile in (LONG, NARROW):
+            yield choosing.walking_forward_kernel(dtype, WARPS, tile)
         for returning, bordered in ((False, False), (False, True), (True, True)):
             yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
         yield choosing.walking_adjoint_kernel(dtype, WARPS)

@@ -223,8 +223,10 @@ def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, s
 
 
 @cache
-def walking_forward_kernel(dtype: str, warps: int) -> Compilable:
-    return by_walking("forward", dtype, warps, walking_forward.kernel(dtype, warps), walking_forward.signature(dtype))
+def walking_forward_kernel(dtype: str, warps: int, tile: parts.Tile) -> Compilable:
+    name = "forward by quads" if tile == parts.NARROW else "forward"
+    kernel, signature = walking_forward.kernel(dtype, warps, tile), walking_forward.signature(dtype)
+    return by_walking(name, dtype, warps, kernel, signature)
 
 
 @cache

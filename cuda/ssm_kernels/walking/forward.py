@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, no_type_check
 
 import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
+from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, STARTS
-from ssm_kernels.walking.parts import LONG, STATES, parts
+from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, STARTS, WARP
+from ssm_kernels.walking.parts import STATES, Tile, parts
 
 
 def signature(dtype: str) -> Any:
@@ -21,20 +23,37 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int) -> Any:
-    """A block for 16 · `warps` channels and a chunk of time; `starts` has a row for each chunk and batch entry."""
+def kernel(dtype: str, warps: int, tile: Tile) -> Any:
+    """A block for the channels of `warps` warps and a chunk of time, the states of each in a pair of lanes or a quad.
+
+    `starts` has a row for each chunk and batch entry.
+    """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four, fold,
-    ) = parts(dtype, warps, LONG)  # fmt: skip
+        _, four, fold,
+    ) = parts(dtype, warps, tile)  # fmt: skip
     load_real = access("float32").load
     _, store_four = short_access(dtype, 4)
-    ZERO = np.float32(0)
+    ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
-    TILE, ROW, PLANE, ROWS, MAP = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map
-    ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
-    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
-    IN_ROWS, word_t = LONG.row_words(dtype), packed_access(dtype).word_t
+    TILE, ROW, PLANE, ROWS, MAP = tile.steps, tile.row, tile.plane, tile.rows, tile.map
+    ACROSS, TURNS, NUMBERS = tile.across, tile.turns, 4 * tile.turns
+    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, tile.map_words(dtype, warps)
+    IN_ROWS, word_t = tile.row_words(dtype), packed_access(dtype).word_t
+    LANES = WARP // tile.channels  # of a channel
+    HELD, PAIR = STATES // LANES, LANES == 2
+
+    @inline
+    def fold_quad(shared, at, y, share):
+        """A quad's sums over states, of four steps, into the row of its channel: each lane adds up one of them."""
+        later, odd = share > 1, share & 1 == 1
+        sent_0 = y[0] if later else y[2]
+        sent_1 = y[1] if later else y[3]
+        half_0 = (y[2] if later else y[0]) + cuda.shfl_xor_sync(FULL, sent_0, 2)
+        half_1 = (y[3] if later else y[1]) + cuda.shfl_xor_sync(FULL, sent_1, 2)
+        sent = half_0 if odd else half_1
+        kept = half_1 if odd else half_0
+        shared[types.uint64(at + share)] = kept + cuda.shfl_xor_sync(FULL, sent, 1)
 
     @unrolled
     def walk(
@@ -62,15 +81,16 @@ def kernel(dtype: str, warps: int) -> Any:
 
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
-        channel, half = first + (lane >> 1), lane & 1
+        channel, share = first + lane // LANES, lane & (LANES - 1)
         part = types.int64(cuda.blockIdx.y)
         begin = part * chunk
         end = min(begin + chunk, length)
-        odd, states = half == 1, 8 * half  # the lane's states begin there
-        some, all_ = states < state, states + 4 < state  # of the eight
+        odd, states = share == 1, HELD * share  # the lane's states begin there
+        some, all_ = states < state, PAIR and states + 4 < state  # of the four or eight
 
         read_states(A, channel * state + states, 4, some, all_, a)
-        prepared(a)
+        for n in unroll(HELD):
+            a[n] = a[n] * LOG2_E
         started = options & STARTS != 0
         at_start = ((part * batch + b) * dim + channel) * state + states
         read_states(starts, at_start, 4, some and started, all_ and started, h)
@@ -83,7 +103,7 @@ def kernel(dtype: str, warps: int) -> Any:
         row_B = map_row(b, d0, dim, per_group_B, state, length)
         row_C = map_row(b, d0, dim, per_group_C, state, length)
         at_rows = warp * ROWS + reads * ROW + step
-        at_channel = warp * ROWS + (lane >> 1) * ROW
+        at_channel = warp * ROWS + lane // LANES * ROW
 
         at = row + min(begin + step, last_four)
         read_rows(u, at, across, us)
@@ -117,14 +137,17 @@ def kernel(dtype: str, warps: int) -> Any:
                 four(rows, at_channel + s, d4, 0)
                 four(rows, at_channel + s + PLANE, x4, 0)
                 for w in unroll(4):
-                    for k in unroll(2):
+                    for k in unroll(HELD // 4):
                         four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
                         four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
                     y4[w] = ZERO
-                    for n in unroll(8):
+                    for n in unroll(HELD):
                         h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
                         y4[w] += h[n] * c8[n]
-                fold(rows, at_channel + s + 2 * PLANE, y4, odd)
+                if PAIR:
+                    fold(rows, at_channel + s + 2 * PLANE, y4, odd)
+                else:
+                    fold_quad(rows, at_channel + s + 2 * PLANE, y4, share)
                 at_B += 4 * STATES
             cuda.syncwarp()
             if there:

@@ -22,6 +22,8 @@ from ssm_kernels.walking import carry, parts
 FORWARD_WARPS, BACKWARD_WARPS = 12, 8
 # of a multiprocessor: with so many the way forward has one chunk, since of more the states are walked through twice
 ENOUGH = 4
+# of a multiprocessor: with fewer warps the way forward makes twice as many, each of half the work
+FEW = 7
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -41,6 +43,11 @@ def chunk_for(scan: Scan, *, forward: bool) -> int:
     return chunk_of(warps, scan.length, (FORWARD_WARPS if forward else BACKWARD_WARPS) * processors)
 
 
+def tile_forward(channels: int, chunks: int, processors: int) -> parts.Tile:
+    """A channel's states in a quad of lanes, for twice as many warps, where there are few and time is not cut."""
+    return parts.NARROW if chunks == 1 and channels < FEW * processors * parts.CHANNELS else parts.LONG
+
+
 @no_type_check
 def forward(scan, v, y, last_state, stream, allocate):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
@@ -51,17 +58,19 @@ def forward(scan, v, y, last_state, stream, allocate):
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
-    grid, threads = (batch * dim // parts.channels(parts.WARPS), chunks, 1), (parts.threads(parts.WARPS), 1, 1)
+    tile, threads = tile_forward(batch * dim, chunks, description.processors()), (parts.threads(parts.WARPS), 1, 1)
+    blocks = batch * dim // parts.channels(parts.WARPS)
     starts, started = scan.initial_state, scan.initial_state is not None
     if chunks > 1:
         ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
+        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()((blocks, chunks, 1), threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
             options_of(scan, False), *sizes,
         ))  # fmt: skip
         carry_on(scan, None, ends, None, totals, chunks, stream)
         starts, started = ends, True
-    walking_forward_kernel(v.dtype, parts.WARPS).compiled()(grid, threads, stream, (
+    blocks *= parts.CHANNELS // tile.channels
+    walking_forward_kernel(v.dtype, parts.WARPS, tile).compiled()((blocks, chunks, 1), threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
         options_of(scan, started), *sizes,
     ))  # fmt: skip

@@ -25,9 +25,10 @@ Device = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Tile:
-    """So many steps in shared memory; what follows from them counts numbers, if it says nothing else."""
+    """So many steps of a warp's channels in shared memory; what follows counts numbers, if it says nothing else."""
 
     steps: int
+    channels: int = CHANNELS
 
     @property
     def row(self) -> int:
@@ -36,7 +37,7 @@ class Tile:
 
     @property
     def plane(self) -> int:
-        return CHANNELS * self.row
+        return self.channels * self.row
 
     @property
     def rows(self) -> int:
@@ -61,7 +62,7 @@ class Tile:
     @property
     def turns(self) -> int:
         """Until it has read all of its channels."""
-        return CHANNELS // self.across
+        return self.channels // self.across
 
     def map_turns(self, warps: int) -> int:
         """Until a block has read both maps' tiles, each thread four steps of a state at a time."""
@@ -76,8 +77,9 @@ class Tile:
         return 4 * self.map_turns(warps) // packed_access(dtype).numbers
 
 
-# Long, where lanes have registers left: what is read for the next tile has more time to come.
-LONG, SHORT = Tile(32), Tile(16)
+# Long, where lanes have registers left: what is read for the next tile has more time to come. Narrow, where warps are
+# few.
+LONG, NARROW, SHORT = Tile(32), Tile(32, CHANNELS // 2), Tile(16)
 
 
 def channels(warps: int) -> int:
@@ -112,7 +114,7 @@ class Parts(NamedTuple):
 @cache
 def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     """For one dtype in memory, blocks of so many warps and tiles of so many steps."""
-    OF_BLOCK, THREADS = channels(warps), threads(warps)
+    OF_WARP, OF_BLOCK, THREADS = tile.channels, tile.channels * warps, threads(warps)
     MAP_TURNS, TURNS, NUMBERS = tile.map_turns(warps), tile.turns, 4 * tile.turns
     MAP, TO_NEXT = tile.map, tile.across * tile.row
     # a lane's word of a row, and a thread's of a map: the bits that count words, and how many those are
@@ -139,7 +141,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
         at = types.int64(cuda.blockIdx.x)
         b = at // per_batch
         d0 = (at - b * per_batch) * OF_BLOCK
-        return b, d0, d0 + warp * CHANNELS, warp, lane, lane >> LANES, 4 * (lane & WORD)
+        return b, d0, d0 + warp * OF_WARP, warp, lane, lane >> LANES, 4 * (lane & WORD)
 
     @inline
     def map_row(b, d0, dim, per_group, state, length):
