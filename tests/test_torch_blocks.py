@@ -420,7 +420,7 @@ def test_the_block_and_its_step_compile_too() -> None:
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     memories = (state.clone(), conv_state.clone()), (state.clone(), conv_state.clone())
     for right, found in zip(block(*memories[0]), compiled(*memories[1]), strict=True):
-        assert torch.equal(right, found)
+        torch.testing.assert_close(found, right)  # compiled, a product of matrices may round otherwise
     for right, found in zip(*memories, strict=True):
         assert torch.equal(right, found)
 
