@@ -13,7 +13,8 @@ takes one channel, for all but float32 states by Mamba's rule, and on other GPUs
 shared memory, too. Rows that do not begin at 16-byte boundaries are read number by number.
 
 From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`): every one on the way back, and on the way forward
-those of 12 million (batch, channel, time) and more.
+those of 12 million (batch, channel, time) and more. There a channel has two lanes; four where it goes in one chunk of
+time and two would make fewer than seven warps a multiprocessor.
 """
 
 from __future__ import annotations
