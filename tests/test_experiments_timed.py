@@ -229,6 +229,15 @@ def test_the_speed_of_the_scan_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
         scan_speed.run("paper", **CPU)
 
 
+def test_the_names_of_curves_that_end_early_stand_behind_all_others() -> None:
+    pytest.importorskip("matplotlib")
+    rows = [speed_row("our scan", length, 1e-3 * length) for length in (256, 512, 1024)]
+    rows += [speed_row("attention", 256, 1.0), speed_row("attention", 512, None)]
+    settings = {"dtypes": ["float32"], "lengths": [256, 512, 1024]}
+    (axes,) = scan_speed.figure(Result("scan_speed", "small", 0, "cpu", settings, rows, [])).axes
+    assert {text.get_text(): text.xy for text in axes.texts} == {"our scan": (1024, 1.024), "attention": (1024, 1.0)}
+
+
 # Constant memory
 
 

@@ -127,8 +127,11 @@ COLOURS = dict(
 
 
 def figure(result: Result) -> Any:
-    """Time by length, a panel for each dtype; a cross ends a curve for want of memory or time."""
-    dtypes = result.settings["dtypes"]
+    """Time by length, a panel for each dtype; a cross ends a curve for want of memory or time.
+
+    All names stand behind the greatest length: at the end of a shorter curve they would lie on a longer one.
+    """
+    dtypes, greatest = result.settings["dtypes"], result.settings["lengths"][-1]
     with figures.style():
         drawn, panels = figures.panels(len(dtypes), height=4.4)
         for axes, dtype in zip(panels, dtypes, strict=True):
@@ -139,9 +142,9 @@ def figure(result: Result) -> Any:
                     continue
                 x, y = list(seconds), list(seconds.values())
                 axes.loglog(x, y, color=colour, marker="o")
-                if x[-1] < result.settings["lengths"][-1]:
+                if x[-1] < greatest:
                     axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=11, markeredgewidth=2)
-                ends.append((x[-1], y[-1], name, colour))
+                ends.append((greatest, y[-1], name, colour))
             axes.set_xscale("log", base=2)
             figures.name_curves(axes, ends)
             axes.set_xlabel("length")
