@@ -15,7 +15,8 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given.
+    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given. With `step` a
+    step of decoding, these the dtypes of its arrays.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
     chunk: int | None = None
     tile: Any = None
+    step: tuple[str, ...] | None = None
 
 
 def cases() -> Iterator[Case]:
@@ -52,6 +54,8 @@ def cases() -> Iterator[Case]:
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
             title = f"by walking, {dtype}, chunks of {chunk}, {tile.channels} channels a warp"
             yield Case(title, None, None, options, chunk, tile)
+    for dtypes in catalogue.STEPS:
+        yield Case(f"a step of {' '.join(dtypes)}", None, None, {}, step=dtypes)
 
 
 def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
@@ -87,10 +91,13 @@ def launch(case: Case) -> None:
     """Forward and backward, from NumPy's arrays to NumPy's arrays.
 
     Raises:
-        ArithmeticError: a result is not finite.
+        ArithmeticError: a result is not finite, or of a step not what it should be.
     """
     import ssm_edu
 
+    if case.step is not None:
+        launch_step(case.step)
+        return
     arrays = arrays_of(**case.options)
     with chosen(case):
         y, last = ssm_edu.selective_scan(**arrays, return_last_state=True, backend="cuda")
@@ -98,3 +105,31 @@ def launch(case: Case) -> None:
     for name, array in (gradients._asdict() | {"y": y, "last_state": last}).items():
         if array is not None and not np.isfinite(array).all():
             raise ArithmeticError(f"{name} is not finite: {case.title}")
+
+
+def launch_step(dtypes: tuple[str, ...]) -> None:
+    """Of more channels than a block has, in two groups. Raises as :func:`launch`."""
+    from ssm_kernels import decoding
+
+    import ssm_edu
+    from ssm_edu.gpu import runtime
+
+    sizes = decoding.Sizes(batch=2, dim=34, state=16, group_B=2, group_C=1)
+    batch, dim, state, *_ = sizes
+    shapes: dict[str, tuple[int, ...]] = {
+        "h": (batch, dim, state), "A": (dim, state), "D": (dim,), "delta_bias": (dim,),
+        "B": (batch, 2, state), "C": (batch, 1, state), **dict.fromkeys(("u", "delta", "z", "y"), (batch, dim)),
+    }  # fmt: skip
+    held = dict(zip(decoding.NAMES, dtypes, strict=True)) | {"y": dtypes[1]}
+    arrays = {n: runtime.device_array(shape, runtime.BITS.get(held[n], held[n]), 0) for n, shape in shapes.items()}
+    exact = {name: np.full(shapes[name], -0.5, complex if "c" in held[name] else float) for name in decoding.NAMES}
+    for name, array in exact.items():
+        runtime.upload(array, held[name], runtime.address(arrays[name]))
+    rows = {"u": (dim,), "delta": (dim,), "z": (dim,), "B": (2 * state, state), "C": (state, 0)}
+    operands = {n: decoding.Operand(runtime.address(arrays[n]), held[n], *rows.get(n, ())) for n in decoding.NAMES}
+    decoding.step(sizes, operands, runtime.address(arrays["y"]), True, stream=0)
+    y, h = ssm_edu.selective_step(*(exact[name] for name in decoding.NAMES), delta_softplus=True)
+    for name, right in (("y", y), ("h", h)):
+        found = runtime.download(shapes[name], held[name], runtime.address(arrays[name]))
+        if not np.allclose(found, right, rtol=2**-7):  # bfloat16 rounds by 2⁻⁹
+            raise ArithmeticError(f"{name} is not finite, or not what it should be: a step of {' '.join(dtypes)}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ssm_kernels import choosing
+from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
 from ssm_kernels.walking.parts import LONG, NARROW, WARPS
@@ -66,6 +66,12 @@ BACKWARD: dict[str, dict[str, Any]] = {
     "float64": {"dtype": "float64"},
 }
 WALKING = ("float32", "bfloat16")
+# of a step's arrays, by ssm_kernels.decoding.NAMES: a model in float32, one in bfloat16 but for its A, and complex A
+STEPS: list[tuple[str, ...]] = [
+    ("float32",) * 9,
+    ("float32", "bfloat16", "bfloat16", "float32", *("bfloat16",) * 5),
+    ("complex64", "float32", "float32", "complex64", "float32", "complex64", *("float32",) * 3),
+]
 SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
 
 
@@ -88,6 +94,8 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
             yield kind, v, replace(kernel, name=f"{kind}: {title}, {v.segments} segments")
     for kernel in by_walking():
         yield "walking", None, kernel
+    for dtypes in STEPS:
+        yield "step", None, decoding.step_kernel(dtypes)
     for shares, total, aligned in SUMS:
         yield "sums", None, choosing.sum_kernel(shares, total, aligned)
 
