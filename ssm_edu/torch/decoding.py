@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssm_edu.selective.problem import check_flag
+from ssm_edu.torch import device_step
 from ssm_edu.torch.arguments import (
     check_floating,
     check_shape,
@@ -38,7 +39,8 @@ def selective_state_update(
     Autograd does not record it, as it does not record mamba_ssm's: no gradient flows through the step, and the state
     holds on to no earlier one. :func:`selective_scan_fn` of length 1 with an initial_state is recorded.
 
-    Computed in float32 (float64 for a float64 x) whatever the dtypes, and rounded to those of the state and of x.
+    Computed in float32 (float64 for a float64 x) whatever the dtypes, and rounded to those of the state and of x. On a
+    GPU by one kernel, where Numba has a compiler for it and nothing is traced; elsewhere by PyTorch's operators.
     Mamba-2's channels come in heads: then dim is (head, channel) everywhere below.
 
     Args:
@@ -67,6 +69,8 @@ def selective_state_update(
     optional = {name: t for name, t in (("D", D), ("z", z), ("dt_bias", dt_bias)) if t is not None}
     tensors = {"x": x, "dt": dt, "A": A, "B": B, "C": C} | optional
     _check(state, tensors)
+    if device_step.serves(state, tensors):
+        return device_step.step(state, tensors, dt_softplus)
 
     real = precision(x.dtype)
     wide = {name: t.to(precision_of(t, real)) for name, t in tensors.items()}
