@@ -117,6 +117,16 @@ def test_one_kernel_does_what_pytorchs_operators_do(name, without, on_the_host):
         torch.testing.assert_close(left, expected, rtol=rounding, atol=rounding)
 
 
+def test_a_step_in_inference_mode(on_the_host):
+    state, tensors = arguments(torch.float32)
+    right = updated(lambda h, given: ours.selective_state_update(h, **given), state, tensors)
+    with torch.inference_mode():
+        h = state.to(DEVICE, copy=True)
+        y = device_step.step(h, {key: x.to(DEVICE) for key, x in tensors.items()}, False)
+        for left, expected in zip((y, h), right, strict=True):
+            torch.testing.assert_close(left.cpu(), expected, rtol=2**-18, atol=2**-18)
+
+
 @on_a_gpu
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_on_a_gpu_is_one_kernel(name, monkeypatch):
