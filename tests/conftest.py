@@ -13,7 +13,7 @@ os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # warnings are 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share a GPU
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("dev", max_examples=60, **COMMON)
-settings.register_profile("ci", max_examples=60, derandomize=True, print_blob=True, **COMMON)
+settings.register_profile("dev", max_examples=48, **COMMON)
+settings.register_profile("ci", max_examples=48, derandomize=True, print_blob=True, **COMMON)
 settings.register_profile("nightly", max_examples=2000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

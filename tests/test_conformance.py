@@ -81,7 +81,7 @@ def test_passes_correct_scans_however_they_round(kind: type[Kernel]) -> None:
 
 
 @pytest.mark.usefixtures("no_type_checks")
-@pytest.mark.parametrize(("dtype", "examples"), [("float16", 5), ("float64", 5), ("float32", 20)])
+@pytest.mark.parametrize(("dtype", "examples"), [("float16", 5), ("float64", 5), ("float32", 12)])
 def test_passes_the_reference(dtype: str, examples: int) -> None:
     examples = runner.MAX_EXAMPLES if NIGHTLY else examples
     report = check(forward, backward, step=selective_step, dtype=dtype, max_examples=examples)
