@@ -41,6 +41,9 @@ on_the_cpu = pytest.mark.skipif(
 )
 # what judges a GPU on the grid: in double precision within some 1e-12 of the reference, and fifteen times as fast
 JUDGE = "reference" if DEVICE == "cpu" else "numba"
+# of the magnitudes that ∂delta_bias adds up: with a GPU's eˣ some large terms cancel to less than float32 keeps of them,
+# as in mamba_ssm's formula in float32, which is 0.021 off where 2.27 is left of 25,490
+CANCELLED = 0 if DEVICE == "cpu" else 2.0**-20
 TOLERANCES = GRID_TOLERANCES | {"bfloat16": (3e-2, 5e-2)}
 FLAGS = ("delta_bias", "delta_softplus", "z", "D")
 # whether B varies, whether C does, and their groups
@@ -159,8 +162,8 @@ def assert_on_grid(scan: Any, dtype: str, is_complex: bool, length: int, flags: 
             by = (weights[0], 5 * weights[1])
         else:
             by = (rtol, atol) if value.ndim > 2 else weights
-        if name == "delta_bias":  # where large terms cancel: that formula in float32 is some 2⁻²⁰ of their sum off, too
-            by = (by[0], by[1] + 2.0**-20 * np.abs(gradients["delta"]).sum((0, 2)))
+        if name == "delta_bias":
+            by = (by[0], by[1] + CANCELLED * np.abs(gradients["delta"]).sum((0, 2)))
         close(name, value.grad, right, *by)
 
 
