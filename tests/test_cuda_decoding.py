@@ -18,12 +18,13 @@ from ssm_kernels import decoding
 from ssm_kernels.decoding import Operand, Sizes
 
 from ssm_edu import bounds
+from ssm_edu.gpu import runtime
 from ssm_edu.selective import reference
 from tests.kernel_runs import in_the_simulator, running
 from tests.production_runs import Buffer, Device, edited, is_noticed, problem_of
 
-WIDE = {"float64": "float64", "float32": "float32", "bfloat16": "float32", "float16": "float32"}
-OPTIONAL = {"D": "D", "z": "z", "delta_bias": "delta_bias"}
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+OPTIONAL = ("D", "z", "delta_bias")
 
 
 def spread(array, between):
@@ -45,32 +46,26 @@ def stepped(problem, dtype, between=0, schedule=None, kernels=decoding, state_dt
             held = np.dtype(array.dtype).name
             held = dtype if held == np.dtype(problem.u.dtype).name else held
             buffer = Buffer(laid_out.shape, held)
-            upload(laid_out, held, buffer)
+            runtime.upload(laid_out, held, buffer.address)
             operands[name] = Operand(buffer.address, held, laid_out.shape[1], problem.state)
             device.kept.append(buffer)
     for name in ("A", "D", "delta_bias"):
         array = getattr(problem, name)
         if array is not None:
             buffer = Buffer(array.shape, array.dtype.name)
-            upload(array, array.dtype.name, buffer)
+            runtime.upload(array, array.dtype.name, buffer.address)
             operands[name] = Operand(buffer.address, array.dtype.name)
             device.kept.append(buffer)
     start = problem.initial_state
     held = state_dtype or start.dtype.name
     h = Buffer(start.shape, held)
-    upload(start, held, h)
+    runtime.upload(start, held, h.address)
     operands["h"] = Operand(h.address, held)
     y = Buffer(problem.u.shape[:2], dtype)
     sizes = Sizes(problem.batch, problem.dim, problem.state, groups["B"], groups["C"])
     with running(schedule):
         kernels.step(sizes, operands, y.address, problem.delta_softplus, stream=0)
     return y.read(), h.read()
-
-
-def upload(array, dtype, buffer):
-    from ssm_edu.gpu import runtime
-
-    runtime.upload(array, dtype, buffer.address)
 
 
 def one_step(dtype, **options):
@@ -122,7 +117,7 @@ def test_a_step_is_inside_the_bounds(name):
 
 @in_the_simulator
 @given(
-    dtype=st.sampled_from(sorted(WIDE)),
+    dtype=st.sampled_from(DTYPES),
     batch=st.integers(1, 3),
     group=st.sampled_from([1, 2, 3]),
     state=st.integers(1, 9),
@@ -141,15 +136,12 @@ def test_a_step_under_any_schedule(dtype, batch, group, state, is_complex, betwe
 def test_a_state_of_a_dtype_of_its_own():
     """It is rounded when it is stored, and y is made of what it was before."""
     problem = one_step("bfloat16", dim=5, batch=2)
-    y, last = stepped(problem, "bfloat16")
     rounded = replace(problem, initial_state=Device("bfloat16").buffer("u", problem.initial_state).read())
     narrow_y, narrow = stepped(rounded, "bfloat16", state_dtype="bfloat16")
     wide_y, wide = stepped(rounded, "bfloat16")
     np.testing.assert_array_equal(narrow_y, wide_y)
     assert np.abs(narrow - wide).max() <= 2**-8 * np.abs(wide).max()
     assert not np.array_equal(narrow, wide)
-    assert y.shape == narrow_y.shape
-    assert last.shape == narrow.shape
 
 
 @pytest.mark.parametrize("delta", [0.0, 1e4, math.nan])

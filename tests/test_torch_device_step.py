@@ -58,7 +58,7 @@ def arguments(dtype, *, is_complex=False, heads=None, group=None, states=5, batc
     """As models have them: a step is a slice, maps are pieces of one projection, a head's A and bias are expanded."""
     generator = torch.Generator().manual_seed(0)
     dim = (6,) if heads is None else (heads, 4)
-    number = {torch.float64: torch.complex128}.get(dtype, torch.complex64) if is_complex else weights
+    number = torch.complex64 if is_complex else weights
 
     def normal(*shape, dtype=dtype):
         return torch.randn(shape, generator=generator, dtype=dtype)
