@@ -15,8 +15,8 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given. With `step` a
-    step of decoding, these the dtypes of its arrays.
+    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given, and the way back
+    from states that are saved, if it is `saving`. With `step` a step of decoding, these the dtypes of its arrays.
     """
 
     title: str
@@ -25,6 +25,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
     chunk: int | None = None
     tile: Any = None
+    saving: bool = False
     step: tuple[str, ...] | None = None
 
 
@@ -50,10 +51,14 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        for chunk, tile in ((64, parts.LONG), (1024, parts.LONG), (1024, parts.NARROW)):
+        for chunk, tile, saving in (
+            (64, parts.LONG, False), (1024, parts.LONG, False), (1024, parts.NARROW, False),
+            (1024, parts.LONG, True), (1024, parts.NARROW, True),
+        ):  # fmt: skip
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
             title = f"by walking, {dtype}, chunks of {chunk}, {tile.channels} channels a warp"
-            yield Case(title, None, None, options, chunk, tile)
+            title += ", from saved states" if saving else ""
+            yield Case(title, None, None, options, chunk, tile, saving)
     for dtypes in catalogue.STEPS:
         yield Case(f"a step of {' '.join(dtypes)}", None, None, {}, step=dtypes)
 
@@ -100,11 +105,25 @@ def launch(case: Case) -> None:
         return
     arrays = arrays_of(**case.options)
     with chosen(case):
-        y, last = ssm_edu.selective_scan(**arrays, return_last_state=True, backend="cuda")
-        gradients = ssm_edu.selective_scan_backward(y, **arrays, grad_last_state=last, backend="cuda")
+        if case.saving:
+            y, last, gradients = from_saved_states(arrays)
+        else:
+            y, last = ssm_edu.selective_scan(**arrays, return_last_state=True, backend="cuda")
+            gradients = ssm_edu.selective_scan_backward(y, **arrays, grad_last_state=last, backend="cuda")
     for name, array in (gradients._asdict() | {"y": y, "last_state": last}).items():
         if array is not None and not np.isfinite(array).all():
             raise ArithmeticError(f"{name} is not finite: {case.title}")
+
+
+def from_saved_states(arrays: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """y, the last state and the gradients, as autograd has them launched."""
+    from ssm_edu import gpu
+    from ssm_edu.selective.problem import make_problem
+
+    problem = make_problem(**arrays)
+    y, last, saved = gpu._forward(*gpu._read_problem(problem), True, saving=True)
+    library, views, p = gpu._read_problem(problem, grad_y=y, grad_last_state=last)
+    return y, last, gpu._backward(library, views, p, library.view("saved", saved, 0))
 
 
 def launch_step(dtypes: tuple[str, ...]) -> None:

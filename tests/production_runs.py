@@ -76,8 +76,11 @@ class Device:
         return self.kept[-1].address
 
 
-def launched(kernels, problem, dtype, grad_y, grad_last, schedule=None, both=True):
-    """(y, last state, *gradients) from the kernels; without `both` no y and no last state."""
+def launched(kernels, problem, dtype, grad_y, grad_last, schedule=None, both=True, saving=False):
+    """(y, last state, *gradients) from the kernels; without `both` no y and no last state.
+
+    If it is `saving`, the way back takes the states that the way forward has left.
+    """
     device = Device(dtype)
     arrays = {name: value for name, value in vars(problem).items() if isinstance(value, np.ndarray)}
     described = tuple((name, array.shape, device.name_of(name, array)) for name, array in arrays.items())
@@ -97,10 +100,12 @@ def launched(kernels, problem, dtype, grad_y, grad_last, schedule=None, both=Tru
     grads = Gradients(*[addresses.get(name) for name in Gradients._fields])
     arriving = [device.buffer("grad_y", grad_y), None if grad_last is None else device.buffer("h", grad_last)]
     cotangents = [None if buffer is None else buffer.address for buffer in arriving]
+    common = {"stream": 0, "allocate": device.allocate}
+    saved = {"saved": device.allocate(kernels.saved_shape(given_), "float32")} if saving else {}
     with running(schedule):
         if both:
-            kernels.forward(given_, addresses["y"], addresses["last_state"], stream=0, allocate=device.allocate)
-        kernels.backward(given_, *cotangents, grads, stream=0, allocate=device.allocate)
+            kernels.forward(given_, addresses["y"], addresses["last_state"], **common, **saved)
+        kernels.backward(given_, *cotangents, grads, **common, **saved)
     for name, buffer in inputs.items():
         np.testing.assert_array_equal(buffer.read(), before[name])
     found = [out[name].read() if name in out else None for name in Gradients._fields]

@@ -19,13 +19,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ssm_edu import bounds
-from ssm_edu.bench import Case, contestants
+from ssm_edu.bench import Case, contestants, tables
 from ssm_edu.bench.contestants import gradient_outputs, scan_outputs
 from ssm_edu.bench.device import console, gpu, judging, oracle, run
 from ssm_edu.bench.device import contestants as on_gpu
 from ssm_edu.bench.device.judging import ChannelJudge, Probe, spread
 from ssm_edu.bench.floors import Rates
-from ssm_edu.bench.results import Report, Result
+from ssm_edu.bench.results import OURS, SAVING, Report, Result
 from ssm_edu.commands import bench as command
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import make_problem
@@ -256,6 +256,40 @@ def test_a_report_is_judged_and_timed(stand_in):
     small = found.results[0].work.bytes
     assert stand_in.copies[0] == 1 + -(-2 * stand_in.cache_bytes // small)
     assert stand_in.released == len(found.results) - 2
+
+
+@pytest.mark.usefixtures("few_channels")
+def test_ours_from_saved_states_has_rows_of_its_own(stand_in, monkeypatch):
+    """And is what the tables show of backward."""
+    saved = object()
+
+    def scan_saving_states(arrays, softplus, rule):
+        y, last = reference.selective_scan(make_problem(**arrays, delta_softplus=softplus, discretization=rule))
+        return y, last, saved
+
+    def differentiate(arrays, softplus, rule, given):
+        assert given is saved
+        grad_y = arrays.pop("grad_y").copy()
+        problem = make_problem(**arrays, delta_softplus=softplus, discretization=rule)
+        arrays["grad_y"] = grad_y
+        return reference.selective_scan_backward(problem, grad_y)
+
+    assert not on_gpu.saves(CASES[0])
+    monkeypatch.setattr(on_gpu, "saves", lambda case: case == CASES[0])
+    door = SimpleNamespace(scan_saving_states=scan_saving_states, differentiate_device_arrays=differentiate)
+    monkeypatch.setattr(on_gpu, "door", door)
+    found = whole(CASES[:2], ("forward", "backward"), stand_in, lambda what: None)
+    mine = [(r.direction, r.case, r.ok) for r in found.results if r.name == SAVING]
+    assert mine == [(way, CASES[0], True) for way in ("forward", "backward")]
+    assert found.best_of_ours("backward", CASES[0]).name == SAVING
+    assert found.best_of_ours("forward", CASES[0]).name == found.best_of_ours("backward", CASES[1]).name == OURS
+    assert found.best_of_ours("forward", CASES[2]) is None
+    table = tables.summary(found)
+    assert table.count("2.00 ³") == 1
+    assert "2, 6, 19; state 3 float32: forward 2.00 in place of 2.00, backward 2.00 in place of 2.00." in table
+    out = io.StringIO()
+    console.show(found, Console(file=out, width=200))
+    assert "backward, float32, states saved" in out.getvalue()
 
 
 @pytest.mark.usefixtures("few_channels")

@@ -16,7 +16,7 @@ if kernel_runs.NEITHER:
 
 from ssm_kernels import choosing, description, scan, segments
 from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.walking import adjoint, carry, forward, launching, parts, summary
+from ssm_kernels.walking import adjoint, carry, forward, launching, middles, parts, summary
 
 import ssm_edu
 from ssm_edu import bounds
@@ -35,31 +35,35 @@ NOTHING = dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_stat
 
 
 @contextmanager
-def by_walking(chunk=16, warps=WALKING_WARPS, tile=parts.LONG):
-    """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all."""
+def by_walking(chunk=16, warps=WALKING_WARPS, tile=parts.LONG, saving=False):
+    """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all.
+
+    From saved states the way back has one chunk.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
         patch.setattr(scan, "LEAST_WALKED", 1)
-        patch.setattr(launching, "chunk_for", lambda _, *, forward: chunk)
+        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else chunk)
         patch.setattr(launching, "tile_forward", lambda *_: tile)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
         yield
 
 
-def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, tile=parts.LONG, **options):
+def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, tile=parts.LONG, saving=False, **options):
     return problem_of(dtype, dim=blocks * parts.channels(warps), **WALKING | options)
 
 
 def walking_ratios(case, schedule=0, with_last=True):
     """:func:`ratios` by walking: of a dtype, a chunk and options."""
     dtype, chunk, options = case
-    forced = options.get("warps", WALKING_WARPS), options.get("tile", parts.LONG)
+    saving = options.get("saving", False)
+    forced = options.get("warps", WALKING_WARPS), options.get("tile", parts.LONG), saving
     problem = walking_problem(dtype, **options)
     grad_y, grad_last = cotangents(problem, dtype)
     grad_last = grad_last if with_last else None
     with by_walking(chunk, *forced):
-        found = launched(scan, problem, dtype, grad_y, grad_last, schedule)
+        found = launched(scan, problem, dtype, grad_y, grad_last, schedule, saving=saving)
     return ratios(problem, dtype, found, grad_y, grad_last)
 
 
@@ -70,6 +74,11 @@ TWO_WARPS = ("float32", 16, {"warps": 2})
 LONG_CHUNKS = ("float32", 32, {"length": 36, "batch": 2, "state": 8})
 QUADS = ("float32", 48, {"length": 40, "tile": parts.NARROW})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
+SAVING = {"saving": True}
+SAVED = ("float32", 48, {"length": 36} | SAVING)
+SAVED_FORTH = ("float16", 48, {"length": 104, "batch": 2} | SAVING)
+SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
+MIDDLES_OF_TWO_WARPS = ("bfloat16", 64, {"length": 56, "warps": 2} | NOTHING | SAVING)
 BY_QUADS = NOTHING | {"tile": parts.NARROW}
 WALKING_CASES = {
     "a word": WORD,
@@ -83,6 +92,12 @@ WALKING_CASES = {
     "four warps": ("float32", 16, {"warps": 4}),
     "by quads": QUADS,
     "by quads, two chunks of a batch": ("bfloat16", 16, {"length": 24, "batch": 2, "tile": parts.NARROW}),
+    "saved states": SAVED,
+    "saved states, chunks of a batch forth": SAVED_FORTH,
+    "saved states, middles": SAVED_MIDDLES,
+    "saved states, middles of two warps": MIDDLES_OF_TWO_WARPS,
+    "saved states by quads, two warps": ("bfloat16", 48, {"length": 48, "warps": 2} | BY_QUADS | SAVING),
+    "saved states by quads": ("float32", 48, {"length": 40, "state": 12, "tile": parts.NARROW} | SAVING),
     "by quads, two warps, nothing optional": ("float16", 48, {"length": 40, "warps": 2, "state": 12} | BY_QUADS),
 }
 
@@ -105,16 +120,34 @@ def test_walking_is_inside_the_bounds(name):
     scale=st.sampled_from([1, 8]),
     seed=st.integers(0, 2**32 - 1),
     with_last=st.booleans(),
+    saving=st.booleans(),
     schedule=st.randoms(use_true_random=False),
 )
 def test_walking_under_any_schedule(
-    dtype, words, chunk, state, tile, options, delta_softplus, scale, seed, with_last, schedule
+    dtype, words, chunk, state, tile, options, delta_softplus, scale, seed, with_last, saving, schedule
 ):  # fmt: skip
     length = words * 16 // ITEMSIZE[dtype]
     options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed, "tile": tile}
+    options |= {"saving": saving}
     options |= {} if delta_softplus else {"delta_shift": 0}
     case = dtype, chunk, options | {"length": min(length, 24), "state": state}
     assert max(walking_ratios(case, schedule, with_last).values()) <= 1
+
+
+def test_states_are_saved_where_the_way_back_has_one_chunk(monkeypatch):
+    """In no more memory than y takes, up to the last tile's."""
+    monkeypatch.setattr(description, "processors", lambda: 132)
+    for dtype, dim, length, saves in (
+        ("float32", 2048, 2048, True),
+        ("bfloat16", 2048, 2048, True),
+        ("float16", 2048, 2056, True),
+        ("float32", 640, 2048, False),
+    ):
+        sizes = SimpleNamespace(batch=8, dim=dim, length=length, state=16, dtype=dtype)
+        shape = launching.saved_shape(sizes)
+        assert (shape is not None) == saves
+        tile = 8 * dim * 32 * ITEMSIZE[dtype]
+        assert not saves or 4 * np.prod(shape) <= 8 * dim * length * ITEMSIZE[dtype] + tile
 
 
 def test_walking_with_steps_of_no_length_and_of_much_too_great_a_length():
@@ -435,6 +468,20 @@ WALKING_MUTANTS = {
         WORD,
     ),
     "parts: the steps of the other lane": (parts, "to = at + (2 if odd", "to = at + (0 if odd", WORD),
+    "forward: states saved from each chunk's first step on": (forward, "t0 + s & WITHIN", "s & WITHIN", SAVED_FORTH),
+    "forward: saved states of the other channels": (
+        forward,
+        "((t0 + s) // every * batch + b) * dim + channel",
+        "((t0 + s) // every * batch + b) * dim + (channel ^ 1)",
+        SAVED,
+    ),
+    "adjoint: what comes back to the last step left out": (adjoint, "options & RETURNS != 0", "False", SAVED),
+    "middles: no barrier behind what is staged": (middles, STAGED, "tid, words)", SAVED_MIDDLES),
+    "middles: one buffer of maps": (middles, "buffer = 1 - buffer", "buffer = 0", MIDDLES_OF_TWO_WARPS),
+    "middles: rows replaced while they are read": (middles, "            cuda.syncwarp()\n", "", SAVED_MIDDLES),
+    "middles: the next tile from the last one's state": (middles, "h[i] = following[i]", "pass", SAVED_MIDDLES),
+    "middles: a state beyond the end": (middles, "if t0 + HALF < end", "if True", SAVED_MIDDLES),
+    "middles: no state of the middle": (middles, "(t0 // HALF + 1) * a_border", "t0 // HALF * a_border", SAVED_MIDDLES),
     "adjoint: the other channel's sums": (adjoint, "8 * (lane >> 1 & 1)", "8 * (lane & 1)", WORD),
 }
 
@@ -446,8 +493,9 @@ def fresh_kernels():
             choosing.walking_forward_kernel,
             choosing.walking_summary_kernel,
             choosing.walking_carry_kernel,
+            choosing.walking_middles_kernel,
             choosing.walking_adjoint_kernel,
-            *(module.kernel for module in (forward, summary, carry, adjoint)),
+            *(module.kernel for module in (forward, summary, carry, middles, adjoint)),
         ):
             kernels.cache_clear()
 
@@ -463,7 +511,7 @@ def test_a_wrong_kernel_is_noticed(fault, monkeypatch):
     module, old, new, case = WALKING_MUTANTS[fault]
     mutant = edited(module, old, new)
     if module is parts:
-        for user in (forward, summary, adjoint):
+        for user in (forward, summary, middles, adjoint):
             monkeypatch.setattr(user, "parts", mutant.parts)
     else:
         monkeypatch.setattr(

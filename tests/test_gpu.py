@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssm_edu
-from ssm_edu import bounds, selective
+from ssm_edu import bounds, gpu, selective
 from ssm_edu.arrays import on_device
 from ssm_edu.gpu import dlpack, libraries, runtime
 from ssm_edu.selective import reference
@@ -181,6 +181,35 @@ def test_a_wrong_kernel_would_be_seen(wrap: Any, cuda: Cuda, monkeypatch: pytest
     monkeypatch.setattr(stand_in, "write", lambda array, buffer, dtype: write(array + 1, buffer, dtype))
     with pytest.raises(AssertionError):
         assert_same_scan(random_arguments(0), wrap, KINDS[wrap])
+
+
+@pytest.mark.parametrize("wrap", KINDS)
+def test_states_that_are_saved_come_back_to_the_kernels(wrap: Any, cuda: Cuda) -> None:
+    """Where there are any, in u's library; without them the gradients are the same."""
+    for dtype, saving in (("float32", True), ("float64", False)):
+        kwargs = random_arguments(0, dtype=dtype)
+        arrays = on(wrap, {name: x for name, x in kwargs.items() if isinstance(x, np.ndarray)})
+        told = tuple((name, x.shape, x.dtype.name) for name, x in kwargs.items() if isinstance(x, np.ndarray))
+        assert gpu.saves_states(True, "mamba", told) == saving
+        y, last, saved = gpu.scan_saving_states(arrays, True, "mamba")
+        right = ssm_edu.selective_scan(**kwargs, return_last_state=True, backend="reference")
+        for found, exact in zip((y, last), right, strict=True):
+            np.testing.assert_array_equal(host(found), exact)
+        assert (saved is not None) == saving
+        assert saved is None or type(saved) is KINDS[wrap]
+        stand_in.calls.clear()
+        found = gpu.differentiate_device_arrays(arrays | {"grad_y": y}, True, "mamba", saved)
+        assert ("saved states" in stand_in.calls) == saving
+        exact = ssm_edu.selective_scan_backward(right[0], **kwargs, backend="reference")
+        np.testing.assert_array_equal(host(found.delta), exact.delta)
+        if saving:
+            with pytest.raises(ValueError, match=r"saved has shape \(2, 4, 5\) and .*, expected float32 \(2, 2, 4\)"):
+                gpu.differentiate_device_arrays(arrays | {"grad_y": y}, True, "mamba", y)
+            stand_in.calls.clear()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stand_in, "saved_shape", lambda scan: None)
+                gpu.differentiate_device_arrays(arrays | {"grad_y": y}, True, "mamba", saved)
+            assert "saved states" not in stand_in.calls
 
 
 def test_numpy_is_copied_to_a_device_and_back(cuda: Cuda) -> None:

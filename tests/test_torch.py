@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -406,9 +407,9 @@ def test_the_operators_keep_their_promises(options: dict[str, Any]) -> None:
     kwargs = tensors(random_arguments(0, batch=1, length=4, **options))
     inputs = [kwargs.get(name) for name in operators.ARRAYS]
     scalars = [kwargs["delta_softplus"], kwargs["discretization"]]
-    torch.library.opcheck(operators.scan, (*inputs, *scalars))
-    y, last = operators.scan(*inputs, *scalars)
-    plain = [None if value is None else value.detach() for value in (y, last, *inputs)]
+    torch.library.opcheck(operators.scan, (*inputs, *scalars, True))
+    given = *operators.scan(*inputs, *scalars, False), *inputs
+    plain = [None if value is None else value.detach() for value in given]
     torch.library.opcheck(operators.scan_backward, (*plain, *scalars))
 
 
@@ -423,7 +424,43 @@ def test_meta_tensors_have_shapes() -> None:
     plain = {n: v.detach() if torch.is_tensor(v) else v for n, v in kwargs.items()}
     inputs = [*(plain.get(name) for name in operators.ARRAYS), True, "mamba"]
     with pytest.raises(ValueError, match="grad_y has shape"):
-        operators.scan_backward(plain["u"][..., 1:], None, *inputs)
+        operators.scan_backward(plain["u"][..., 1:], None, plain["u"].new_empty(0), *inputs)
+
+
+def test_states_are_saved_where_gradients_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And come to the adjoint. The tensors are taken for a GPU's, and the kernels' part is the reference's."""
+    seen: list[Any] = []
+    marked = torch.full((3,), 2.0)
+
+    def numbers(arrays: dict[str, Any]) -> dict[str, Any]:
+        return {name: host(value) for name, value in arrays.items()}
+
+    def saving(arrays: dict[str, Any], **options: Any) -> Any:
+        found = ssm_edu.selective_scan(**numbers(arrays), **options, return_last_state=True)
+        return *map(torch.from_numpy, found), marked
+
+    def adjoint(arrays: dict[str, Any], saved: Any, **options: Any) -> Any:
+        seen.append(saved)
+        found = ssm_edu.selective_scan_backward(**numbers(arrays), **options)
+        return found._replace(**{n: torch.from_numpy(x) for n, x in found._asdict().items() if x is not None})
+
+    kwargs = tensors(random_arguments(0, dtype="float64"))
+    right = ours.selective_scan_fn(**kwargs)
+    expected = torch.autograd.grad(right.sum(), list(leaves(kwargs).values()))
+    door = SimpleNamespace(scan_saving_states=saving, differentiate_device_arrays=adjoint)
+    monkeypatch.setattr(operators, "gpu", door)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    y = ours.selective_scan_fn(**kwargs)
+    for found, exact in zip(torch.autograd.grad(y.sum(), list(leaves(kwargs).values())), expected, strict=True):
+        assert torch.equal(found, exact)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], marked)
+    door.scan_saving_states = lambda *_, **__: pytest.fail("nothing is recorded")
+    monkeypatch.setattr(operators, "selective_scan", lambda **_: (right.detach().clone(), right.detach().clone()))
+    with torch.no_grad():
+        assert torch.equal(ours.selective_scan_fn(**kwargs), right)
+    still = {n: v.detach() if torch.is_tensor(v) else v for n, v in kwargs.items()}
+    assert torch.equal(ours.selective_scan_fn(**still), right)
 
 
 @pytest.mark.parametrize("is_complex", [False, True])

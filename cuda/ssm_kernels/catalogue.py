@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
-from ssm_kernels.walking.parts import LONG, NARROW, WARPS
+from ssm_kernels.walking.parts import LONG, NARROW, SHORT, WARPS, saved_every
 
 H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
@@ -102,11 +103,14 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
 
 def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
-        for tile in (LONG, NARROW):
-            yield choosing.walking_forward_kernel(dtype, WARPS, tile)
+        for tile, every in product((LONG, NARROW), (0, saved_every(dtype))):
+            yield choosing.walking_forward_kernel(dtype, WARPS, tile, every)
         for returning, bordered in ((False, False), (False, True), (True, True)):
             yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
-        yield choosing.walking_adjoint_kernel(dtype, WARPS)
+        if saved_every(dtype) != SHORT.steps:
+            yield choosing.walking_middles_kernel(dtype, WARPS)
+        for saved in (False, True):
+            yield choosing.walking_adjoint_kernel(dtype, WARPS, saved)
     for returning in (False, True):
         yield choosing.walking_carry_kernel(returning)
 

@@ -31,7 +31,7 @@ from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
-from ssm_kernels.walking import adjoint, carry, parts, summary
+from ssm_kernels.walking import adjoint, carry, middles, parts, summary
 from ssm_kernels.walking import forward as walking_forward
 
 SHARED_BYTES = 48 * 1024
@@ -224,9 +224,9 @@ def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, s
 
 
 @cache
-def walking_forward_kernel(dtype: str, warps: int, tile: parts.Tile) -> Compilable:
-    name = "forward by quads" if tile == parts.NARROW else "forward"
-    kernel, signature = walking_forward.kernel(dtype, warps, tile), walking_forward.signature(dtype)
+def walking_forward_kernel(dtype: str, warps: int, tile: parts.Tile, every: int) -> Compilable:
+    name = f"forward{' by quads' if tile == parts.NARROW else ''}{' that saves states' if every else ''}"
+    kernel, signature = walking_forward.kernel(dtype, warps, tile, every), walking_forward.signature(dtype)
     return by_walking(name, dtype, warps, kernel, signature)
 
 
@@ -237,9 +237,14 @@ def walking_summary_kernel(dtype: str, returning: bool, bordered: bool, warps: i
 
 
 @cache
-def walking_adjoint_kernel(dtype: str, warps: int) -> Compilable:
-    kernel, signature = adjoint.kernel(dtype, warps), adjoint.signature(dtype)
-    return by_walking("adjoint", dtype, warps, kernel, signature, adjoint.shared_bytes(warps))
+def walking_middles_kernel(dtype: str, warps: int) -> Compilable:
+    return by_walking("middles", dtype, warps, middles.kernel(dtype, warps), middles.signature(dtype))
+
+
+@cache
+def walking_adjoint_kernel(dtype: str, warps: int, saved: bool) -> Compilable:
+    name, kernel = f"adjoint{' of saved states' if saved else ''}", adjoint.kernel(dtype, warps, saved)
+    return by_walking(name, dtype, warps, kernel, adjoint.signature(dtype), adjoint.shared_bytes(warps))
 
 
 @cache
@@ -268,4 +273,5 @@ def chunk_of(warps: int, length: int, room: int) -> int:
 def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
     arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
     kernel = sums.kernel(shares, total, aligned)
-    return Compilable(f"sums {shares} {total}", kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)
+    name = f"sums {shares} {total}{'' if aligned else ', one by one'}"
+    return Compilable(name, kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)

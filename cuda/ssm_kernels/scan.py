@@ -9,42 +9,69 @@ from typing import Any, no_type_check
 
 from ssm_kernels import segments
 from ssm_kernels.description import Allocate, Buffer, Scan, variant_of
+from ssm_kernels.variant import Variant
 from ssm_kernels.walking import launching as walking
 
-__all__ = ["MAX_STATE", "Allocate", "Buffer", "Scan", "backward", "forward"]
+__all__ = ["MAX_STATE", "Allocate", "Buffer", "Scan", "backward", "forward", "saved_shape"]
 
 MAX_STATE = 256
 LEAST_WALKED = 12_000_000  # batch · dim · length from which walking is the faster way forward
 
 
+def saved_shape(scan: Scan) -> tuple[int, ...] | None:
+    """Of the float32 states that `forward` saves for `backward`, if it is asked to; None where there are none."""
+    return walking.saved_shape(scan) if walks_forward(scan, variant_of(scan)) else None
+
+
+def walks_forward(scan: Scan, v: Variant) -> bool:
+    return scan.batch * scan.dim * scan.length >= LEAST_WALKED and walking.serve(scan, v)
+
+
 @no_type_check
-def forward(scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, allocate: Allocate) -> None:
-    """y and the last state, which begins at 16 bytes, on the stream.
+def forward(
+    scan: Scan, y: Buffer, last_state: Buffer | None, *, stream: Any, allocate: Allocate, saved: Buffer | None = None
+) -> None:
+    """y and the last state, on the stream, and states for the way back, if there is a place where they are `saved`.
+
+    All of these begin at 16 bytes.
 
     Raises:
         ValueError: more than 256 states.
     """
     check_state(scan)
     v = variant_of(scan, y)
-    walked = scan.batch * scan.dim * scan.length >= LEAST_WALKED and walking.serve(scan, v)
-    (walking if walked else segments).forward(scan, v, y, last_state, stream, allocate)
+    if walks_forward(scan, v):
+        walking.forward(scan, v, y, last_state, stream, allocate, saved)
+    else:
+        assert saved is None
+        segments.forward(scan, v, y, last_state, stream, allocate)
 
 
 @no_type_check
 def backward(
-    scan: Scan, grad_y: Buffer, grad_last_state: Buffer | None, grads: Any, *, stream: Any, allocate: Allocate
+    scan: Scan,
+    grad_y: Buffer,
+    grad_last_state: Buffer | None,
+    grads: Any,
+    *,
+    stream: Any,
+    allocate: Allocate,
+    saved: Buffer | None = None,
 ) -> None:
     """Every gradient, on the stream; `grads` has the fields u, delta, A, B, C, D, z, delta_bias and initial_state.
 
-    Those of A and of the initial state begin at 16 bytes.
+    Those of A and of the initial state begin at 16 bytes. `saved` is what `forward` left there of the same arguments:
+    without it, or where it is of no use, the states are worked out again.
 
     Raises:
         ValueError: more than 256 states.
     """
     check_state(scan)
-    v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
-    by = walking if walking.serve(scan, v) else segments
-    by.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate)
+    v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z, grad_last_state)
+    if walking.serve(scan, v):
+        walking.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved)
+    else:
+        segments.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate)
 
 
 def check_state(scan: Scan) -> None:

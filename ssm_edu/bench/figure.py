@@ -57,10 +57,11 @@ def draw_panel(panel: Any, report: Report, direction: str, dtype: str) -> None:
     ours: list[Point] = []
     theirs: list[Point] = []
     for row, case in enumerate(cases):
-        for name, points in ((OURS, ours), (THEIRS, theirs)):
-            if (found := report.find(name, direction, case)) is not None and found.median is not None:
-                points.append((1e3 * found.median, row))
-        if (found := report.find(OURS, direction, case)) is not None and found.median is not None:
+        if (found := report.find(THEIRS, direction, case)) is not None and found.median is not None:
+            theirs.append((1e3 * found.median, row))
+        found = report.best_of_ours(direction, case)
+        if found is not None and found.shown and found.median is not None:
+            ours.append((1e3 * found.median, row))
             floors.append((1e3 * found.work.floor(report.rates), row))
             panel.plot([floors[-1][0], 1e3 * found.median], [row, row], color=OURS_COLOUR, linewidth=1, zorder=1)
     for label, points, colour, marker in (

@@ -19,7 +19,7 @@ from pathlib import Path
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.contestants import DIRECTIONS
 from ssm_edu.bench.given import FILE, Given
-from ssm_edu.bench.results import OURS, THEIRS, Report, Result, speedup
+from ssm_edu.bench.results import OURS, SAVING, THEIRS, Report, Result, speedup
 
 MARKED = re.compile(
     r"(?P<begin><!-- bench:(?:begin(?: (?P<name>[\w.-]+))?|(?P<beside>beside)) -->\n).*?(?P<end><!-- bench:end -->)",
@@ -58,18 +58,13 @@ def time_cell(result: Result | None) -> str:
     text = milliseconds(result.median)
     if result.ours and result.ok is not True:
         return f"~~{text}~~ ✗"
-    return text if result.host_ahead else f"{text} ¹"
+    return text + ("" if result.host_ahead else " ¹") + (" ³" if result.name == SAVING else "")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
     """A table; the first columns are words, the others figures."""
     rule = ["---"] * words + ["--:"] * (len(header) - words)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
-
-
-def row_of(report: Report, name: str, direction: str, case: Case) -> Result | None:
-    found = (r for r in report.results if (r.name, r.direction, r.case) == (name, direction, case))
-    return next(found, None)
 
 
 def summary(report: Report) -> str:
@@ -85,8 +80,8 @@ def summary(report: Report) -> str:
     for case in report.cases:
         cells = [shape_text(case), case.format]
         for direction in DIRECTIONS:
-            ours = row_of(report, OURS, direction, case)
-            shown = report.find(OURS, direction, case)
+            ours = report.best_of_ours(direction, case)
+            shown = ours if ours is not None and ours.shown else None
             share = None if shown is None else report.floor_share(shown)
             cells += [
                 time_cell(ours),
@@ -97,7 +92,21 @@ def summary(report: Report) -> str:
                 faster = speedup(shown, report.find(THEIRS, direction, case))
                 cells.append("–" if faster is None else f"{faster:.2f}")
         rows.append(cells)
-    return markdown(header, rows, words=2) + footnote(report.results)
+    return markdown(header, rows, words=2) + footnote(report.results) + saved_text(report)
+
+
+def saved_text(report: Report) -> str:
+    """What saving states costs forward and brings backward; empty where none were saved."""
+    said = []
+    for case in report.cases:
+        found = [report.find(name, way, case) for way in DIRECTIONS for name in (OURS, SAVING)]
+        times = [milliseconds(result.median) for result in found if result is not None and result.median is not None]
+        if len(times) == len(found):
+            forth, forth_saving, back, back_saving = times
+            costs = f"forward {forth_saving} in place of {forth}, backward {back_saving} in place of {back}"
+            said.append(f"{shape_text(case)} {case.format}: {costs}")
+    words = "³ From states that the forward pass saved for it, as under autograd."
+    return f"\n{words} {'; '.join(said)}.\n" if said else ""
 
 
 def footnote(results: Sequence[Result]) -> str:
@@ -166,12 +175,12 @@ def beside(report: Report, given: Given) -> str:
         cells = [shape]
         for dtype, way in columns:
             case = cases.get((shape, dtype))
-            ours = None if case is None else row_of(report, OURS, way, case)
+            ours = None if case is None else report.best_of_ours(way, case)
             cells += [time_cell(ours), str(theirs.get(dtype, {}).get(way, "–"))]
             shown += [] if ours is None else [ours]
         rows.append(cells)
     header = ["batch, dim, length", *(name for dtype, way in columns for name in (f"{dtype} {way}", THEIRS))]
-    table = markdown(header, rows, words=1) + footnote(shown)
+    table = markdown(header, rows, words=1) + footnote(shown) + saved_text(report)
     return f"{table}\nMilliseconds. `{THEIRS}`: {given.gpu}, {given.date}; {given.source}.\n"
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from ssm_edu.gpu import runtime
 from ssm_edu.gpu.host import Host
 from ssm_edu.gpu.libraries import Library, View, library_of, read
-from ssm_edu.gpu.plan import Plan, plan
+from ssm_edu.gpu.plan import Described, Plan, plan
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import Problem, check_options, make_problem
 from ssm_edu.selective.reference import Array, Gradients
@@ -47,8 +47,8 @@ def selective_scan(problem: Problem) -> tuple[Array, Array]:
     """
     if problem.u.size == 0 or problem.state == 0:
         return reference.selective_scan(problem)
-    host, views, p = _read_problem(problem)
-    return _forward(host, views, p, True)
+    y, last, _ = _forward(*_read_problem(problem), True)
+    return y, last
 
 
 def selective_scan_backward(problem: Problem, grad_y: Array, grad_last_state: Array | None = None) -> Gradients:
@@ -67,12 +67,41 @@ def scan_device_arrays(
         TypeError, ValueError: as :func:`ssm_edu.selective_scan`, except for values.
         ImportError, RuntimeError: what the kernels need is not here.
     """
-    return _forward(*_read_arrays(arrays, delta_softplus, discretization), return_last_state)
+    y, last, _ = _forward(*_read_arrays(arrays, delta_softplus, discretization), return_last_state)
+    return y, last
 
 
-def differentiate_device_arrays(arrays: dict[str, Any], delta_softplus: bool, discretization: str) -> Gradients:
-    """The gradients; `arrays` has grad_y, and may have grad_last_state. Raises as :func:`scan_device_arrays`."""
-    return _backward(*_read_arrays(arrays, delta_softplus, discretization))
+def scan_saving_states(arrays: dict[str, Any], delta_softplus: bool, discretization: str) -> tuple[Any, Any, Any]:
+    """y, the last state, and the states that make the gradients faster, or None where they do not.
+
+    In memory these take no more than y, up to the last 16 or 32 steps'. Raises as :func:`scan_device_arrays`.
+    """
+    return _forward(*_read_arrays(arrays, delta_softplus, discretization), True, saving=True)
+
+
+def saves_states(delta_softplus: bool, discretization: str, arguments: Described) -> bool:
+    """Whether :func:`scan_saving_states` saves any, of arguments that begin at 16-byte boundaries.
+
+    Raises:
+        TypeError, ValueError: as :func:`ssm_edu.selective_scan`, except for values.
+        ImportError, RuntimeError: what the kernels need is not here.
+    """
+    p, kernels = plan(delta_softplus, discretization, arguments), runtime.kernels()
+    scan = kernels.Scan(**p.fields, **(OPTIONAL | dict.fromkeys((name for name, *_ in arguments), 0)))
+    return not p.is_empty and kernels.saved_shape(scan) is not None
+
+
+def differentiate_device_arrays(
+    arrays: dict[str, Any], delta_softplus: bool, discretization: str, saved: Any = None
+) -> Gradients:
+    """The gradients; `arrays` has grad_y, and may have grad_last_state.
+
+    `saved` is what :func:`scan_saving_states` gave of the same arrays, or None. Raises as :func:`scan_device_arrays`.
+    """
+    library, views, p = _read_arrays(arrays, delta_softplus, discretization)
+    if saved is None:
+        return _backward(library, views, p)
+    return _backward(library, views, p, _view("saved", saved, library, library.stream(arrays["u"])))
 
 
 def _read_problem(problem: Problem, **cotangents: Array | None) -> tuple[Library, Views, Plan]:
@@ -121,8 +150,10 @@ def _describe(kernels: Any, p: Plan, views: Views) -> Any:
     return kernels.Scan(**p.fields, **(OPTIONAL | buffers))
 
 
-def _forward(library: Library, views: Views, p: Plan, return_last_state: bool) -> tuple[Any, Any]:
-    u = views["u"]
+def _forward(
+    library: Library, views: Views, p: Plan, return_last_state: bool, saving: bool = False
+) -> tuple[Any, Any, Any]:
+    u, saved = views["u"], None
     kernels = _kernels(u)
     with runtime.current_device(u.device), library.launch(views) as (stream, allocate):
         y, y_buffer = library.like(u, u)
@@ -133,16 +164,21 @@ def _forward(library: Library, views: Views, p: Plan, return_last_state: bool) -
             if return_last_state:
                 runtime.upload(exact_last, p.states[1], last_buffer)
         else:
-            kernels.forward(_describe(kernels, p, views), y_buffer, last_buffer, stream=stream, allocate=allocate)
-    return library.result(y), None if last is None else library.result(last)
+            scan, saved_buffer = _describe(kernels, p, views), None
+            if saving and (shape := kernels.saved_shape(scan)) is not None:
+                saved, saved_buffer = library.empty(shape, "float32", u)
+            kernels.forward(scan, y_buffer, last_buffer, stream=stream, allocate=allocate, saved=saved_buffer)
+    results = (None if array is None else library.result(array) for array in (last, saved))
+    return library.result(y), *results
 
 
-def _backward(library: Library, views: Views, p: Plan) -> Gradients:
+def _backward(library: Library, views: Views, p: Plan, saved: View | None = None) -> Gradients:
     u = views["u"]
     kernels = _kernels(u)
     found: dict[str, Any] = dict.fromkeys(Gradients._fields)
     buffers: dict[str, Any] = dict(found)
-    with runtime.current_device(u.device), library.launch(views) as (stream, allocate):
+    read_too = {} if saved is None else {"saved": saved}
+    with runtime.current_device(u.device), library.launch(views | read_too) as (stream, allocate):
         for name in Gradients._fields:
             if name in views:
                 found[name], buffers[name] = library.like(views[name], u)
@@ -153,16 +189,25 @@ def _backward(library: Library, views: Views, p: Plan) -> Gradients:
                 if name in views:
                     runtime.upload(exact, views[name].dtype, buffers[name])
         else:
+            scan = _describe(kernels, p, views)
             kernels.backward(
-                _describe(kernels, p, views),
+                scan,
                 views["grad_y"].buffer,
                 None if grad_last is None else grad_last.buffer,
                 Gradients(**buffers),
                 stream=stream,
                 allocate=allocate,
+                saved=None if saved is None else _saved_buffer(saved, kernels.saved_shape(scan)),
             )
     results = {name: library.result(array) for name, array in found.items() if array is not None}
     return Gradients(**found | results)
+
+
+def _saved_buffer(saved: View, expected: tuple[int, ...] | None) -> Any:
+    """None where the kernels have no use for it: arrays that were moved may begin elsewhere than at 16 bytes."""
+    if expected is not None and (tuple(saved.shape), saved.dtype) != (expected, "float32"):
+        raise ValueError(f"saved has shape {tuple(saved.shape)} and dtype {saved.dtype}, expected float32 {expected}")
+    return None if expected is None else saved.buffer
 
 
 def _problem_on_host(views: Views, p: Plan) -> Problem:

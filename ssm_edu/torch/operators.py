@@ -7,6 +7,7 @@ scan computes anyway, and the results rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ssm_edu import selective_scan, selective_scan_backward
+from ssm_edu import gpu, selective_scan, selective_scan_backward
 from ssm_edu.selective.problem import ARGUMENTS, Reader
 from ssm_edu.torch.arguments import dtype_name
 
@@ -27,61 +28,82 @@ INPUTS = (
 NARROW = (torch.float16, torch.bfloat16)
 
 
-@torch.library.custom_op("ssm_edu::selective_scan", mutates_args=(), schema=f"({INPUTS}) -> (Tensor, Tensor)")
-def scan(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """y and the last state."""
+@torch.library.custom_op(
+    "ssm_edu::selective_scan", mutates_args=(), schema=f"({INPUTS}, bool saving) -> (Tensor, Tensor, Tensor)"
+)
+def scan(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last state, and states for the way back, if they are to be saved; without elements if there are none."""
+    *inputs, saving = given
     arrays, options = _named(inputs)
     with torch.no_grad():
-        if arrays["u"].is_cuda:
-            return selective_scan(**arrays, **options, return_last_state=True)
-        y, last_state = selective_scan(**_on_host(arrays), **options, return_last_state=True)
-        return _tensor(y, arrays["u"]), _tensor(last_state, arrays["A"])
+        if not arrays["u"].is_cuda:
+            y, last_state = selective_scan(**_on_host(arrays), **options, return_last_state=True)
+            return _tensor(y, arrays["u"]), _tensor(last_state, arrays["A"]), _nothing(arrays["u"])
+        if saving:
+            y, last_state, saved = gpu.scan_saving_states(_given(arrays), **options)
+            return y, last_state, _nothing(arrays["u"]) if saved is None else saved
+        return *selective_scan(**arrays, **options, return_last_state=True), _nothing(arrays["u"])
 
 
 @scan.register_fake
-def _(*inputs: Any) -> tuple[Tensor, Tensor]:
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *inputs, _ = given
     _refuse_tangents()
     _check_traced(_named(inputs)[0])
     u, _, A = inputs[:3]
-    return u.new_empty(u.shape), A.new_empty((u.shape[0], u.shape[1], A.shape[1]))
+    return u.new_empty(u.shape), A.new_empty((u.shape[0], u.shape[1], A.shape[1])), _nothing(u)
+
+
+def saves(arrays: dict[str, Any]) -> bool:
+    """Whether states are to be saved for gradients. A compiled graph works them out again: its memory is planned."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    return any(x is not None and x.requires_grad for x in arrays.values())
 
 
 @torch.library.custom_op(
     "ssm_edu::selective_scan_backward",
     mutates_args=(),
-    schema=f"(Tensor grad_y, Tensor? grad_last_state, {INPUTS}) -> Tensor[]",
+    schema=f"(Tensor grad_y, Tensor? grad_last_state, Tensor saved, {INPUTS}) -> Tensor[]",
 )
-def scan_backward(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) -> list[Tensor]:
+def scan_backward(grad_y: Tensor, grad_last_state: Tensor | None, saved: Tensor, *inputs: Any) -> list[Tensor]:
     """The gradients by those of `DIFFERENTIABLE` that are given, in its order."""
     arrays, options = _named(inputs)
     cotangents: dict[str, Any] = {"grad_y": grad_y, "grad_last_state": grad_last_state}
     with torch.no_grad():
         if grad_y.is_cuda:
-            gradients: Any = selective_scan_backward(**arrays, **cotangents, **options)
+            gradients: Any
+            if saved.numel():
+                gradients = gpu.differentiate_device_arrays(_given(arrays | cotangents), **options, saved=saved)
+            else:
+                gradients = selective_scan_backward(**arrays, **cotangents, **options)
             return [gradient for gradient in gradients if gradient is not None]
         found = selective_scan_backward(**_on_host(arrays | cotangents), **options)
         return [_tensor(gradient, arrays[n]) for n, gradient in found._asdict().items() if gradient is not None]
 
 
 @scan_backward.register_fake
-def _(grad_y: Tensor, grad_last_state: Tensor | None, *inputs: Any) -> list[Tensor]:
+def _(grad_y: Tensor, grad_last_state: Tensor | None, saved: Tensor, *inputs: Any) -> list[Tensor]:
     _refuse_tangents()
     _check_traced(_named(inputs)[0] | {"grad_y": grad_y, "grad_last_state": grad_last_state})
     return [x.new_empty(x.shape) for x in inputs[: len(DIFFERENTIABLE)] if x is not None]
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[: len(ARRAYS)])
+    ctx.save_for_backward(output[2], *inputs[: len(ARRAYS)])
     ctx.options = inputs[len(ARRAYS) :]
 
 
-def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
-    inputs = ctx.saved_tensors
+def _differentiate(
+    ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | None, of_saved: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    saved, *inputs = ctx.saved_tensors
+    *options, _ = ctx.options
     if grad_y is None:
         grad_y = torch.zeros_like(inputs[0])
     adjoint = Adjoint.apply if is_transformed() else scan_backward
-    found = iter(adjoint(grad_y, grad_last_state, *inputs, *ctx.options))
+    found = iter(adjoint(grad_y, grad_last_state, saved, *inputs, *options))
     gradients = [None if x is None else next(found) for x in inputs[: len(DIFFERENTIABLE)]]
     return *gradients, None, *[None for _ in ctx.options]
 
@@ -146,7 +168,7 @@ class Scan(torch.autograd.Function):
     jvp = staticmethod(_refuse_forward)
 
     @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         return scan(*inputs)
 
 
@@ -166,10 +188,18 @@ class Adjoint(torch.autograd.Function):
         pass
 
 
-def _named(inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _named(inputs: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     *arrays, delta_softplus, discretization = inputs
     options = {"delta_softplus": delta_softplus, "discretization": discretization}
     return dict(zip(ARRAYS, arrays, strict=True)), options
+
+
+def _given(arrays: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    return {name: x for name, x in arrays.items() if x is not None}
+
+
+def _nothing(u: Tensor) -> Tensor:
+    return u.new_empty(0, dtype=torch.float32)
 
 
 def _check(arrays: dict[str, Tensor | None]) -> None:

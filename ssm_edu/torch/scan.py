@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssm_edu.selective.problem import ARGUMENTS, check_flag, check_options
 from ssm_edu.torch.arguments import check_tensors, dtype_name, is_autocast, precision, precision_of
-from ssm_edu.torch.operators import ARRAYS, Scan, is_transformed, scan
+from ssm_edu.torch.operators import ARRAYS, Scan, is_transformed, saves, scan
 
 
 def selective_scan_fn(
@@ -75,8 +75,9 @@ def selective_scan_fn(
     if A.is_complex():
         for name in ("B", "C"):
             arrays[name] = _paired(name, arrays[name], arrays["u"])
-    recorded = Scan.apply if is_transformed() else scan
-    y, last_state = recorded(*arrays.values(), bool(delta_softplus), discretization)
+    transformed = is_transformed()
+    recorded, saving = Scan.apply if transformed else scan, not transformed and saves(arrays)
+    y, last_state, _ = recorded(*arrays.values(), bool(delta_softplus), discretization, saving)
     return (y, last_state) if return_last_state else y
 
 

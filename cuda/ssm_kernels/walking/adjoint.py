@@ -1,8 +1,8 @@
 """Kernel 3 by walking: the gradients, tile by tile from the chunk's last.
 
-The state before a tile is the summary's plus e^{AΣΔ} times the chunk's first. A tile is walked forwards once, leaving
-the states before each four steps, then by fours from its end: four steps forwards, their states and decays kept in
-registers, and the same four back.
+The state before a tile is the summary's plus e^{AΣΔ} times the chunk's first, or what the way forward has saved. A tile
+is walked forwards once, leaving the states before each four steps, then by fours from its end: four steps forwards,
+their states and decays kept in registers, and the same four back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, shared_store, short_access
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS
+from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS
 from ssm_kernels.walking.parts import SHORT, STATES, parts, threads
 
 TILE, FOURS = SHORT.steps, SHORT.steps // 4
@@ -39,8 +39,12 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int) -> Any:
-    """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels."""
+def kernel(dtype: str, warps: int, saved: bool) -> Any:
+    """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels.
+
+    `borders` are the states before each tile, if they are `saved`; else those from zero at the chunk's first step, with
+    ΣΔ since then `before`, and `starts` the states there.
+    """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, _, _, read_states, store_states,
         prepared, four, fold,
@@ -267,8 +271,10 @@ def kernel(dtype: str, warps: int) -> Any:
         read_states(A, (first + own) * state + 4 * quarter, to_other, mine, mine, a)
         prepared(a)
         at_chunk = ((part * batch + b) * dim + first + own) * state + 4 * quarter
-        read_states(backs, at_chunk, to_other, mine, mine, g)
-        read_states(starts, at_chunk, to_other, mine, mine, start)
+        returns = mine and options & RETURNS != 0
+        read_states(backs, at_chunk, to_other, returns, returns, g)
+        if not saved:
+            read_states(starts, at_chunk, to_other, mine, mine, start)
         for i in unroll(2):
             bias[i] = load_real(delta_bias, first + reads + 8 * i) if options & HAS_BIAS else ZERO
             skip[i] = load_real(D, first + reads + 8 * i) if options & HAS_D else ZERO
@@ -304,11 +310,12 @@ def kernel(dtype: str, warps: int) -> Any:
                 opened(read, zs)
             channel = (t0 // TILE * batch + b) * dim + first
             read_states(borders, (channel + own) * state + 4 * quarter, to_other, mine, mine, h)
-            before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
-            if mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
-                for j in unroll(4):
-                    h[j] += exp2(before_own * a[j]) * start[j]
-                    h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
+            if not saved:
+                before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
+                if mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
+                    for j in unroll(4):
+                        h[j] += exp2(before_own * a[j]) * start[j]
+                        h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
             for i in unroll(2):
                 for j in unroll(4):
                     raw[4 * i + j] += bias[i]

@@ -18,15 +18,16 @@ from ssm_kernels.walking.parts import STATES, Tile, parts
 
 def signature(dtype: str) -> Any:
     io, real, integers = pointer(dtype), pointer("float32"), (types.int64,) * 8
-    return types.void(io, io, real, io, io, real, io, real, real, io, real, *integers)
+    return types.void(io, io, real, io, io, real, io, real, real, io, real, real, *integers)
 
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int, tile: Tile) -> Any:
+def kernel(dtype: str, warps: int, tile: Tile, every: int = 0) -> Any:
     """A block for the channels of `warps` warps and a chunk of time, the states of each in a pair of lanes or a quad.
 
-    `starts` has a row for each chunk and batch entry.
+    `starts` has a row for each chunk and batch entry. `borders` become the states before each so many steps, if it is
+    `every` so many.
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
@@ -42,6 +43,7 @@ def kernel(dtype: str, warps: int, tile: Tile) -> Any:
     IN_ROWS, word_t = tile.row_words(dtype), packed_access(dtype).word_t
     LANES = WARP // tile.channels  # of a channel
     HELD, PAIR = STATES // LANES, LANES == 2
+    SAVES, WITHIN = every > 0, every - 1  # a power of 2
 
     @inline
     def fold_quad(shared, at, y, share):
@@ -57,7 +59,7 @@ def kernel(dtype: str, warps: int, tile: Tile) -> Any:
 
     @unrolled
     def walk(
-        u, delta, A, B, C, D, z, delta_bias, starts, y, last,
+        u, delta, A, B, C, D, z, delta_bias, starts, y, last, borders,
         options, batch, dim, length, state, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
         maps = cuda.shared.array(ALL_MAPS, real_t, alignment=SHARED_ALIGNMENT)
@@ -134,6 +136,9 @@ def kernel(dtype: str, warps: int, tile: Tile) -> Any:
                 read_maps(B, C, row_B, row_C, t0 + TILE, last_four, tid, state, length, words)
             at_B = buffer * 2 * MAP + states
             for s in range(0, min(TILE, end - t0), 4):
+                if SAVES and t0 + s & WITHIN == 0:
+                    at_border = ((t0 + s) // every * batch + b) * dim + channel
+                    store_states(borders, at_border * state + states, 4, some, all_, h)
                 four(rows, at_channel + s, d4, 0)
                 four(rows, at_channel + s + PLANE, x4, 0)
                 for w in unroll(4):

@@ -11,12 +11,13 @@ from ssm_kernels.choosing import (
     walking_adjoint_kernel,
     walking_carry_kernel,
     walking_forward_kernel,
+    walking_middles_kernel,
     walking_summary_kernel,
 )
 from ssm_kernels.description import Scan, either, on_16_bytes, options_of
 from ssm_kernels.shares import add_up, of_channels
-from ssm_kernels.variant import Variant
-from ssm_kernels.walking import carry, parts
+from ssm_kernels.variant import RETURNS, Variant
+from ssm_kernels.walking import carry, middles, parts
 
 # warps of a multiprocessor that registers allow: chunks of time are as long as so many leave them
 FORWARD_WARPS, BACKWARD_WARPS = 12, 8
@@ -48,8 +49,18 @@ def tile_forward(channels: int, chunks: int, processors: int) -> parts.Tile:
     return parts.NARROW if chunks == 1 and channels < FEW * processors * parts.CHANNELS else parts.LONG
 
 
+def saved_shape(scan: Scan) -> tuple[int, ...] | None:
+    """Of the float32 states that the way forward saves for the way back; None where that has several chunks.
+
+    With several, a first pass over them is due anyway, since what comes back to each is not known beforehand.
+    """
+    if chunk_for(scan, forward=False) < scan.length:
+        return None
+    return -(-scan.length // parts.saved_every(scan.dtype)), scan.batch, scan.dim, scan.state
+
+
 @no_type_check
-def forward(scan, v, y, last_state, stream, allocate):
+def forward(scan, v, y, last_state, stream, allocate, saved=None):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     real = "float32"
     last = last_state if last_state is not None else allocate((batch, dim, state), real)
@@ -70,38 +81,49 @@ def forward(scan, v, y, last_state, stream, allocate):
         carry_on(scan, None, ends, None, totals, chunks, stream)
         starts, started = ends, True
     blocks *= parts.CHANNELS // tile.channels
-    walking_forward_kernel(v.dtype, parts.WARPS, tile).compiled()((blocks, chunks, 1), threads, stream, (
+    every = 0 if saved is None else parts.saved_every(v.dtype)
+    walking_forward_kernel(v.dtype, parts.WARPS, tile, every).compiled()((blocks, chunks, 1), threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
-        options_of(scan, started), *sizes,
+        either(saved, nothing), options_of(scan, started), *sizes,
     ))  # fmt: skip
 
 
 @no_type_check
-def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
+def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=None):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     of_block = parts.channels(parts.WARPS)
-    chunk = chunk_for(scan, forward=False)
+    chunk = chunk_for(scan, forward=False) if saved is None else length
     chunks, tiles, blocks = -(-length // chunk), -(-length // parts.SHORT.steps), dim // of_block
     real = "float32"
-    borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
-    ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
-    totals = allocate((chunks, batch, dim), real)
     leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state
     shares_B, shares_C = (allocate((batch * blocks, state, length), real) for _ in range(2))
     (shares_A, shares_D, shares_bias), sums = of_channels(grads, chunks * batch, dim, state, real, real, allocate)
     nothing = scan.u
     z, D, bias = either(scan.z, nothing), either(scan.D, nothing), either(scan.delta_bias, nothing)
     options = options_of(scan, False)
-    sizes = (options, batch, dim, length, state, *scan.per_group, chunk)
+    sizes = (batch, dim, length, state, *scan.per_group, chunk)
     grid, threads = (batch * blocks, chunks, 1), (parts.threads(parts.WARPS), 1, 1)
-    walking_summary_kernel(v.dtype, chunks > 1, True, parts.WARPS).compiled()(grid, threads, stream, (
-        scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals, *sizes,
-    ))  # fmt: skip
-    carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
-    walking_adjoint_kernel(v.dtype, parts.WARPS).compiled()(grid, threads, stream, (
-        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, ends, backs,
+    borders, before, ends, backs = saved, nothing, nothing, grad_last_state
+    if saved is None:
+        borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
+        ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
+        totals = allocate((chunks, batch, dim), real)
+        walking_summary_kernel(v.dtype, chunks > 1, True, parts.WARPS).compiled()(grid, threads, stream, (
+            scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals,
+            options, *sizes,
+        ))  # fmt: skip
+        carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
+    elif parts.saved_every(v.dtype) != parts.SHORT.steps:
+        borders = allocate((tiles, batch, dim, state), real)
+        of_time = -(-length // middles.CHUNK)
+        walking_middles_kernel(v.dtype, parts.WARPS).compiled()((grid[0], of_time, 1), threads, stream, (
+            scan.u, scan.delta, scan.A, scan.B, bias, saved, borders, options, *sizes[:5],
+        ))  # fmt: skip
+    options |= RETURNS if backs is not None else 0
+    walking_adjoint_kernel(v.dtype, parts.WARPS, saved is not None).compiled()(grid, threads, stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, ends, either(backs, nothing),
         grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C, shares_D, shares_bias,
-        *sizes,
+        options, *sizes,
     ))  # fmt: skip
     pending = [
         (real, M, shares, target, batch * group, blocks // group, state * length)

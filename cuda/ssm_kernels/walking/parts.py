@@ -12,7 +12,7 @@ import numpy as np
 
 from ssm_kernels._target import cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
-from ssm_kernels.intrinsics import packed_access, shared_load, shared_store, short_access
+from ssm_kernels.intrinsics import ITEMSIZE, packed_access, shared_load, shared_store, short_access
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, SOFTPLUS, WARP
 
@@ -80,6 +80,14 @@ class Tile:
 # Long, where lanes have registers left: what is read for the next tile has more time to come. Narrow, where warps are
 # few.
 LONG, NARROW, SHORT = Tile(32), Tile(32, CHANNELS // 2), Tile(16)
+
+
+def saved_every(dtype: str) -> int:
+    """From one state that the way forward saves for the way back to the next.
+
+    By then 16 float32 states are as many bytes as the steps of y.
+    """
+    return LONG.steps if ITEMSIZE[dtype] == 2 else SHORT.steps
 
 
 def channels(warps: int) -> int:

@@ -14,7 +14,7 @@ from rich.table import Table
 from ssm_edu.bench import report as shared
 from ssm_edu.bench.cases import Case
 from ssm_edu.bench.device import gpu, run
-from ssm_edu.bench.results import OURS, THEIRS, Report, Result, speedup
+from ssm_edu.bench.results import OURS, SAVING, THEIRS, Report, Result, speedup
 from ssm_edu.bench.tables import WAITED, shape_text
 
 
@@ -76,8 +76,10 @@ def show(found: Report, out: Console) -> None:
     )
     by_table = dict.fromkeys((r.case.format, r.direction) for r in found.results)
     for format, direction in by_table:
-        rows = [r for r in found.results if (r.case.format, r.direction, r.name) == (format, direction, OURS)]
-        out.print(results_table(f"{direction}, {format}", found, rows))
+        rows = [r for r in found.results if (r.case.format, r.direction) == (format, direction)]
+        for name, title in ((OURS, f"{direction}, {format}"), (SAVING, f"{direction}, {format}, states saved")):
+            if mine := [row for row in rows if row.name == name]:
+                out.print(results_table(title, found, mine))
     for direction in dict.fromkeys(r.direction for r in found.ladder):
         rows = [r for r in found.ladder if r.direction == direction]
         sizes = f"{shape_text(run.LADDER)} {run.LADDER.format}"

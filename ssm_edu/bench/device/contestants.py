@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ssm_edu import bounds
+from ssm_edu import gpu as door
 from ssm_edu.bench.cases import IN_TIME, Case
 from ssm_edu.bench.competitors import INPUTS
 from ssm_edu.bench.contestants import Contestant, Outputs, present
 from ssm_edu.bench.device.gpu import Gpu
-from ssm_edu.bench.results import OURS, THEIRS
+from ssm_edu.bench.results import OURS, SAVING, THEIRS
 from ssm_edu.selective import selective_scan, selective_scan_backward
 from ssm_edu.selective.problem import Problem
 from ssm_edu.selective.reference import Gradients
@@ -75,6 +76,43 @@ def ours(gpu: Gpu, case: Case, backend: str = "cuda") -> tuple[Contestant, Conte
         return {"y": gpu.download(result[0]), "last_state": gpu.download(result[1])}
 
     return pair(OURS, case, forward, backward, outputs, partial(downloaded_gradients, gpu), reason, ours=True)
+
+
+def saving(gpu: Gpu, case: Case) -> tuple[Contestant, ...]:
+    """As autograd calls ours, where there are states to save; else nobody."""
+    if not saves(case):
+        return ()
+
+    def scan(case: Case) -> Callable[[], Any]:
+        arrays, softplus, rule = split(uploaded(gpu, case))
+        return partial(door.scan_saving_states, arrays, softplus, rule)
+
+    def backward(case: Case) -> Callable[[], Any]:
+        arrays, softplus, rule = split(uploaded(gpu, case))
+        _, _, saved = door.scan_saving_states(arrays, softplus, rule)
+        arrays["grad_y"] = gpu.upload(case.grad_y, case.stored)
+        return partial(door.differentiate_device_arrays, arrays, softplus, rule, saved)
+
+    def outputs(result: Any) -> Outputs:
+        return {"y": gpu.download(result[0]), "last_state": gpu.download(result[1])}
+
+    return pair(SAVING, case, scan, backward, outputs, partial(downloaded_gradients, gpu), ours=True)
+
+
+def split(arguments: dict[str, Any]) -> tuple[dict[str, Any], bool, str]:
+    """The arrays, delta_softplus and the rule."""
+    arrays = {name: value for name, value in arguments.items() if name in ARRAYS}
+    return arrays, arguments["delta_softplus"], arguments["discretization"]
+
+
+def saves(case: Case) -> bool:
+    arrays, softplus, rule = split(case.arguments)
+    stored = dict.fromkeys(IN_TIME, case.stored)
+    told = tuple((name, array.shape, stored.get(name) or array.dtype.name) for name, array in arrays.items())
+    try:
+        return door.saves_states(softplus, rule, told)
+    except (ImportError, RuntimeError):
+        return False
 
 
 def downloaded_gradients(gpu: Gpu, gradients: Any) -> Outputs:

@@ -79,11 +79,12 @@ def measure(contestant: Contestant, judge: ChannelJudge, case: Case, gpu: Gpu) -
 
 
 def results(given: Case, directions: tuple[str, ...], gpu: Gpu, tell: Told, judge_of: JudgeOf) -> list[Result]:
-    """Ours and `mamba_ssm`'s on a case."""
+    """Ours, with saved states too, and `mamba_ssm`'s on a case."""
     case, found = replace(given), []  # its arrays go when it does
     judge = judge_of(case)
     judge.case.share_arguments(case)
-    for contestant in (*contestants.ours(gpu, case), *contestants.mamba_ssm(gpu, case)):
+    several = (contestants.ours, contestants.saving, contestants.mamba_ssm)
+    for contestant in [one for found_of in several for one in found_of(gpu, case)]:
         if contestant.direction in directions:
             tell(f"{case.batch}, {case.dim}, {case.length} {case.format} {contestant.name} {contestant.direction}")
             found.append(measure(contestant, judge, case, gpu))
