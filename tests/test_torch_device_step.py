@@ -133,8 +133,8 @@ def test_a_step_on_a_gpu_is_one_kernel(name, monkeypatch):
     dtype, options = CASES[name]
     state, tensors = arguments(dtype, **options)
     state, tensors = state.cuda(), {key: x.cuda() for key, x in tensors.items()}
-    steps = []
-    monkeypatch.setattr(device_step, "step", lambda *given: steps.append(given))
+    steps, step = [], device_step.step
+    monkeypatch.setattr(device_step, "step", lambda *given: steps.append(given) or step(*given))
     ours.selective_state_update(state, **tensors)
     assert len(steps) == 1
 
