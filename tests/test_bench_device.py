@@ -286,7 +286,10 @@ def test_ours_from_saved_states_has_rows_of_its_own(stand_in, monkeypatch):
     assert found.best_of_ours("forward", CASES[2]) is None
     table = tables.summary(found)
     assert table.count("2.00 ³") == 1
-    assert "2, 6, 19; state 3 float32: forward 2.00 in place of 2.00, backward 2.00 in place of 2.00." in table
+    times = {("forward", OURS): 2.0, ("forward", SAVING): 2.5, ("backward", OURS): 8.0, ("backward", SAVING): 6.0}
+    timed = [replace(r, median=times.get((r.direction, r.name), 9.0)) for r in found.results]
+    table = tables.summary(replace(found, results=tuple(timed)))
+    assert "forward then takes 25 to 25 % longer than the time that stands here, and backward 25 to 25 % less" in table
     out = io.StringIO()
     console.show(found, Console(file=out, width=200))
     assert "backward, float32, states saved" in out.getvalue()

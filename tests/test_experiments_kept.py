@@ -25,7 +25,7 @@ from ssm_edu.experiments.result import Rows, Size
 FOLDER = Path(__file__).parent.parent / "docs/experiments"
 PAGE = (FOLDER / "index.md").read_text("utf-8")
 NAMES = list(experiments.cards())
-ON_A_GPU = ("constant_memory", "scan_speed")  # at the paper's size
+ON_A_GPU = ("constant_memory", "scan_speed", "training_step")  # at the paper's size
 KEPT: list[tuple[str, Size]] = [*((name, "small") for name in NAMES), *((name, "paper") for name in ON_A_GPU)]
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 

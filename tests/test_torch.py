@@ -427,6 +427,7 @@ def test_meta_tensors_have_shapes() -> None:
         operators.scan_backward(plain["u"][..., 1:], None, plain["u"].new_empty(0), *inputs)
 
 
+@on_the_cpu
 def test_states_are_saved_where_gradients_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """And come to the adjoint. The tensors are taken for a GPU's, and the kernels' part is the reference's."""
     seen: list[Any] = []

@@ -65,13 +65,14 @@ def times_of(report: Report, direction: str) -> str:
     header = ["batch, dim, length", "dtype", OURS, "floor", "of floor", *((THEIRS, "speedup") if compared else ())]
     rows = []
     for case in report.cases:
-        ours, theirs = (report.find(name, direction, case) for name in (OURS, THEIRS))
+        measured, theirs = report.best_of_ours(direction, case), report.find(THEIRS, direction, case)
+        ours = measured if measured is not None and measured.shown else None
         share, faster = None if ours is None else report.floor_share(ours), speedup(ours, theirs)
         rows.append(
             [
                 tables.shape_text(case),
                 case.format,
-                tables.time_cell(tables.row_of(report, OURS, direction, case)),
+                tables.time_cell(measured),
                 tables.milliseconds(work(case, direction).floor(report.rates)),
                 "–" if share is None else f"{share:.0%}",
                 *((tables.time_cell(theirs), "–" if faster is None else f"{faster:.2f}") if compared else ()),
@@ -87,7 +88,7 @@ def summary_of(reports: dict[str, Report]) -> str:
         parts.append(f"**{name}.** {tables.machine_text(report)}")
         for direction in DIRECTIONS:
             parts.append(f"{direction.capitalize()}, in milliseconds:\n\n{times_of(report, direction)}")
-        parts.append(tables.footnote(report.results) + tables.absent(report.results))
+        parts.append(tables.footnote(report.results) + tables.saved_text(report) + tables.absent(report.results))
     return "\n".join(parts)
 
 
@@ -118,7 +119,7 @@ def host_of(reports: dict[str, Report]) -> str:
 def figure_words(report: Report) -> str:
     """What the figure shows, for who cannot see it."""
     faster = [
-        speedup(report.find(OURS, direction, case), report.find(THEIRS, direction, case))
+        speedup(report.best_of_ours(direction, case), report.find(THEIRS, direction, case))
         for case in report.cases
         for direction in DIRECTIONS
     ]

@@ -147,12 +147,13 @@ def far_end_is_right(sizes, forward, backward, device="cuda"):
 
 
 def forward(u, delta, A, B, C, D, delta_bias):
-    return operators.scan(u, delta, A, B, C, D, None, delta_bias, None, None, True, "mamba")
+    y, last, _ = operators.scan(u, delta, A, B, C, D, None, delta_bias, None, None, True, "mamba", False)
+    return y, last
 
 
 def backward(grad_y, u, delta, A, B, C, D, delta_bias):
     inputs = u, delta, A, B, C, D, None, delta_bias, None, None
-    return operators.scan_backward(grad_y, None, *inputs, True, "mamba")
+    return operators.scan_backward(grad_y, None, grad_y.new_empty(0, dtype=torch.float32), *inputs, True, "mamba")
 
 
 @kernel_runs.on_a_gpu
