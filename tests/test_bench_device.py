@@ -281,15 +281,17 @@ def test_ours_from_saved_states_has_rows_of_its_own(stand_in, monkeypatch):
     found = whole(CASES[:2], ("forward", "backward"), stand_in, lambda what: None)
     mine = [(r.direction, r.case, r.ok) for r in found.results if r.name == SAVING]
     assert mine == [(way, CASES[0], True) for way in ("forward", "backward")]
-    assert found.best_of_ours("backward", CASES[0]).name == SAVING
-    assert found.best_of_ours("forward", CASES[0]).name == found.best_of_ours("backward", CASES[1]).name == OURS
-    assert found.best_of_ours("forward", CASES[2]) is None
+    assert found.ours("backward", CASES[0]).name == SAVING
+    assert found.ours("forward", CASES[0]).name == found.ours("backward", CASES[1]).name == OURS
+    assert found.ours("forward", CASES[2]) is None
     table = tables.summary(found)
     assert table.count("2.00 ³") == 1
     times = {("forward", OURS): 2.0, ("forward", SAVING): 2.5, ("backward", OURS): 8.0, ("backward", SAVING): 6.0}
     timed = [replace(r, median=times.get((r.direction, r.name), 9.0)) for r in found.results]
     table = tables.summary(replace(found, results=tuple(timed)))
-    assert "forward then takes 25 to 25 % longer than the time that stands here, and backward 25 to 25 % less" in table
+    assert "forward takes 1.25 to 1.25 times as long and backward takes 0.75 to 0.75 times as long." in table
+    alone = replace(found, results=tuple(r for r in timed if r.direction == "backward"))
+    assert "With saved states backward takes 0.75 to 0.75 times as long." in tables.summary(alone)
     out = io.StringIO()
     console.show(found, Console(file=out, width=200))
     assert "backward, float32, states saved" in out.getvalue()

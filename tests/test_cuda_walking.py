@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -78,6 +79,8 @@ SAVING = {"saving": True}
 SAVED = ("float32", 48, {"length": 36} | SAVING)
 SAVED_FORTH = ("float16", 48, {"length": 104, "batch": 2} | SAVING)
 SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
+MIDDLES_OF_GROUPS = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2, "batch": 2} | SAVING)
+NOTHING_COMES_BACK = ("float32", 48, {"length": 20} | SAVING)
 MIDDLES_OF_TWO_WARPS = ("bfloat16", 64, {"length": 56, "warps": 2} | NOTHING | SAVING)
 BY_QUADS = NOTHING | {"tile": parts.NARROW}
 WALKING_CASES = {
@@ -96,6 +99,8 @@ WALKING_CASES = {
     "saved states, chunks of a batch forth": SAVED_FORTH,
     "saved states, middles": SAVED_MIDDLES,
     "saved states, middles of two warps": MIDDLES_OF_TWO_WARPS,
+    "saved states, middles of two blocks and groups": MIDDLES_OF_GROUPS,
+    "saved states, nothing comes back": NOTHING_COMES_BACK,
     "saved states by quads, two warps": ("bfloat16", 48, {"length": 48, "warps": 2} | BY_QUADS | SAVING),
     "saved states by quads": ("float32", 48, {"length": 40, "state": 12, "tile": parts.NARROW} | SAVING),
     "by quads, two warps, nothing optional": ("float16", 48, {"length": 40, "warps": 2, "state": 12} | BY_QUADS),
@@ -236,6 +241,58 @@ def routed(arguments):
 def test_which_adjoints_go_by_walking(name):
     by, *_ = routed(random_arguments(0, **GOES | (BY_WALKING | BY_SEGMENTS)[name]))
     assert by == ("walking" if name in BY_WALKING else "segments")
+
+
+EVEN, ODD = 1 << 20, (1 << 20) + 4  # of addresses, those at 16-byte boundaries and others
+
+
+@in_the_simulator
+@pytest.mark.parametrize(
+    ("saved", "comes_back", "taken"), [(EVEN, None, EVEN), (EVEN, EVEN, EVEN), (ODD, None, None), (EVEN, ODD, None)]
+)
+def test_saved_states_are_taken_where_they_and_what_comes_back_begin_at_16_bytes(saved, comes_back, taken):
+    """Else the scan still goes by walking, without them."""
+    _, one, _ = routed(random_arguments(0, **GOES))
+    one = replace(one, **dict.fromkeys(("u", "delta", "A", "B", "C", "z", "initial_state"), EVEN))
+    grads = SimpleNamespace(u=EVEN, delta=EVEN, z=EVEN)
+    with mock.patch.object(launching, "backward") as back:
+        scan.backward(one, EVEN, comes_back, grads, stream=0, allocate=None, saved=saved)
+    assert back.call_args.args[-1] == taken
+
+
+@in_the_simulator
+@pytest.mark.usefixtures("fresh_kernels")
+@pytest.mark.parametrize("begin", ["begin", "ZERO"])
+def test_middles_of_several_chunks_of_time(begin, monkeypatch):
+    """And one in which each begins like the first is noticed."""
+    mutant = edited(middles, "begin // WHOLE * a_border", f"int({begin}) // WHOLE * a_border")
+    monkeypatch.setattr(choosing, "middles", mutant)
+    for module in (mutant, middles):
+        monkeypatch.setattr(module, "CHUNK", 32)
+    right = max(walking_ratios(("float16", 80, {"length": 72} | SAVING)).values()) <= 1
+    assert right == (begin == "begin")
+
+
+@in_the_simulator
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_way_back_that_spoils_what_was_saved_is_noticed(monkeypatch):
+    spoilt = "store_states(saved, at_border, 4, some, all_, h)\n            buffer = 1 - buffer"
+    monkeypatch.setattr(choosing, "middles", edited(middles, "buffer = 1 - buffer", spoilt))
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        walking_ratios(SAVED_MIDDLES)
+
+
+@in_the_simulator
+def test_middles_take_bs_groups(monkeypatch):
+    """B's and C's may differ."""
+    launches = []
+    kernel = SimpleNamespace(compiled=lambda: lambda *launch: launches.append(launch[-1]))
+    monkeypatch.setattr(launching, "walking_middles_kernel", lambda *_: kernel)
+    case = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2} | SAVING)
+    with pytest.raises(AssertionError):  # nothing has filled the borders
+        assert max(walking_ratios(case).values()) <= 1
+    ((*_, per_group),) = launches
+    assert per_group == parts.channels(WALKING_WARPS)
 
 
 @in_the_simulator
@@ -475,6 +532,7 @@ WALKING_MUTANTS = {
         "((t0 + s) // every * batch + b) * dim + (channel ^ 1)",
         SAVED,
     ),
+    "middles: the first block's channels": (middles, "map_row(b, d0, dim", "map_row(b, 0, dim", MIDDLES_OF_GROUPS),
     "adjoint: what comes back to the last step left out": (adjoint, "options & RETURNS != 0", "False", SAVED),
     "middles: no barrier behind what is staged": (middles, STAGED, "tid, words)", SAVED_MIDDLES),
     "middles: one buffer of maps": (middles, "buffer = 1 - buffer", "buffer = 0", MIDDLES_OF_TWO_WARPS),

@@ -183,6 +183,15 @@ def test_a_wrong_kernel_would_be_seen(wrap: Any, cuda: Cuda, monkeypatch: pytest
         assert_same_scan(random_arguments(0), wrap, KINDS[wrap])
 
 
+view_here = gpu._view
+
+
+def elsewhere(name: str, *given: Any) -> Any:
+    """Saved states are taken for another device's."""
+    view = view_here(name, *given)
+    return view._replace(device=7) if name == "saved" else view
+
+
 @pytest.mark.parametrize("wrap", KINDS)
 def test_states_that_are_saved_come_back_to_the_kernels(wrap: Any, cuda: Cuda) -> None:
     """Where there are any, in u's library; without them the gradients are the same."""
@@ -203,6 +212,10 @@ def test_states_that_are_saved_come_back_to_the_kernels(wrap: Any, cuda: Cuda) -
         exact = ssm_edu.selective_scan_backward(right[0], **kwargs, backend="reference")
         np.testing.assert_array_equal(host(found.delta), exact.delta)
         if saving:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(gpu, "_view", elsewhere)
+                with pytest.raises(ValueError, match="saved is on device 7, expected 0"):
+                    gpu.differentiate_device_arrays(arrays | {"grad_y": y}, True, "mamba", saved)
             with pytest.raises(ValueError, match=r"saved has shape \(2, 4, 5\) and .*, expected float32 \(2, 2, 4\)"):
                 gpu.differentiate_device_arrays(arrays | {"grad_y": y}, True, "mamba", y)
             stand_in.calls.clear()

@@ -456,6 +456,12 @@ def test_states_are_saved_where_gradients_are_recorded(monkeypatch: pytest.Monke
         assert torch.equal(found, exact)
     assert len(seen) == 1
     assert torch.equal(seen[0], marked)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not operators.saves(kwargs)
+    with torch.utils._python_dispatch.TorchDispatchMode():
+        assert not operators.saves(kwargs)
+    assert operators.saves({"u": kwargs["u"], "D": None})
     door.scan_saving_states = lambda *_, **__: pytest.fail("nothing is recorded")
     monkeypatch.setattr(operators, "selective_scan", lambda **_: (right.detach().clone(), right.detach().clone()))
     with torch.no_grad():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, no_type_check
 
 from ssm_kernels import segments
-from ssm_kernels.description import Allocate, Buffer, Scan, variant_of
+from ssm_kernels.description import Allocate, Buffer, Scan, on_16_bytes, variant_of
 from ssm_kernels.variant import Variant
 from ssm_kernels.walking import launching as walking
 
@@ -33,7 +33,7 @@ def forward(
 ) -> None:
     """y and the last state, on the stream, and states for the way back, if there is a place where they are `saved`.
 
-    All of these begin at 16 bytes.
+    All of these begin at 16-byte boundaries.
 
     Raises:
         ValueError: more than 256 states.
@@ -60,15 +60,17 @@ def backward(
 ) -> None:
     """Every gradient, on the stream; `grads` has the fields u, delta, A, B, C, D, z, delta_bias and initial_state.
 
-    Those of A and of the initial state begin at 16 bytes. `saved` is what `forward` left there of the same arguments:
-    without it, or where it is of no use, the states are worked out again.
+    Those of A and of the initial state begin at 16-byte boundaries. `saved` is what `forward` left there of the same
+    arguments: without it, or where it is of no use, the states are worked out again.
 
     Raises:
         ValueError: more than 256 states.
     """
     check_state(scan)
-    v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z, grad_last_state)
+    v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
     if walking.serve(scan, v):
+        # without saved states what comes back is read number by number
+        saved = saved if on_16_bytes(saved, grad_last_state) else None
         walking.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved)
     else:
         segments.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate)

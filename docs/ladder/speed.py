@@ -65,7 +65,7 @@ def times_of(report: Report, direction: str) -> str:
     header = ["batch, dim, length", "dtype", OURS, "floor", "of floor", *((THEIRS, "speedup") if compared else ())]
     rows = []
     for case in report.cases:
-        measured, theirs = report.best_of_ours(direction, case), report.find(THEIRS, direction, case)
+        measured, theirs = report.ours(direction, case), report.find(THEIRS, direction, case)
         ours = measured if measured is not None and measured.shown else None
         share, faster = None if ours is None else report.floor_share(ours), speedup(ours, theirs)
         rows.append(
@@ -119,7 +119,7 @@ def host_of(reports: dict[str, Report]) -> str:
 def figure_words(report: Report) -> str:
     """What the figure shows, for who cannot see it."""
     faster = [
-        speedup(report.best_of_ours(direction, case), report.find(THEIRS, direction, case))
+        speedup(report.ours(direction, case), report.find(THEIRS, direction, case))
         for case in report.cases
         for direction in DIRECTIONS
     ]

@@ -59,7 +59,7 @@ def draw_panel(panel: Any, report: Report, direction: str, dtype: str) -> None:
     for row, case in enumerate(cases):
         if (found := report.find(THEIRS, direction, case)) is not None and found.median is not None:
             theirs.append((1e3 * found.median, row))
-        found = report.best_of_ours(direction, case)
+        found = report.ours(direction, case)
         if found is not None and found.shown and found.median is not None:
             ours.append((1e3 * found.median, row))
             floors.append((1e3 * found.work.floor(report.rates), row))

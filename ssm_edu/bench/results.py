@@ -105,12 +105,10 @@ class Report:
         found = (r for r in self.results if (r.name, r.direction, r.case) == (name, direction, case))
         return next((r for r in found if r.shown), None)
 
-    def best_of_ours(self, direction: str, case: Case) -> Result | None:
-        """What autograd runs: backward takes saved states where forward saves them. Its time may not count."""
-        names = [SAVING, OURS] if direction == "backward" else [OURS]
-        found = ((r.name, r.direction, r.case, r) for r in self.results)
-        ours = {name: r for name, way, solved, r in found if (way, solved) == (direction, case) and name in names}
-        return next((ours[name] for name in names if name in ours), None)
+    def ours(self, direction: str, case: Case) -> Result | None:
+        """Ours, backward as autograd runs it: from saved states where forward saves them. Its time may not count."""
+        found = {r.name: r for r in self.results if (r.direction, r.case) == (direction, case)}
+        return found.get(SAVING if direction == "backward" and SAVING in found else OURS)
 
     def measured(self, name: str) -> bool:
         """Whether there is any time of it."""

@@ -14,7 +14,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
-from itertools import product
 from pathlib import Path
 
 from ssm_edu.bench.cases import Case
@@ -57,9 +56,10 @@ def time_cell(result: Result | None) -> str:
     if result.median is None:
         return "✗"
     text = milliseconds(result.median)
+    mark = " ³" if result.name == SAVING and result.direction == "backward" else ""
     if result.ours and result.ok is not True:
-        return f"~~{text}~~ ✗"
-    return text + ("" if result.host_ahead else " ¹") + (" ³" if result.name == SAVING else "")
+        return f"~~{text}~~ ✗{mark}"
+    return text + ("" if result.host_ahead else " ¹") + mark
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
@@ -81,7 +81,7 @@ def summary(report: Report) -> str:
     for case in report.cases:
         cells = [shape_text(case), case.format]
         for direction in DIRECTIONS:
-            ours = report.best_of_ours(direction, case)
+            ours = report.ours(direction, case)
             shown = ours if ours is not None and ours.shown else None
             share = None if shown is None else report.floor_share(shown)
             cells += [
@@ -98,17 +98,15 @@ def summary(report: Report) -> str:
 
 def saved_text(report: Report) -> str:
     """What saving states costs forward and brings backward; empty where none were saved."""
-    ratios: dict[str, list[float]] = {way: [] for way in DIRECTIONS}
-    for case, way in product(report.cases, DIRECTIONS):
-        ratio = speedup(report.find(OURS, way, case), report.find(SAVING, way, case))
-        ratios[way] += [] if ratio is None else [100 * ratio - 100]
-    if not all(ratios.values()):
-        return ""
-    longer, shorter = (f"{abs(min(all_, key=abs)):.0f} to {abs(max(all_, key=abs)):.0f} %" for all_ in ratios.values())
-    return (
-        "\n³ From states that the forward pass saved for it, as under autograd: forward then takes "
-        f"{longer} longer than the time that stands here, and backward {shorter} less than without them.\n"
-    )
+
+    def ratios(way: str) -> list[float]:
+        found = [speedup(report.find(OURS, way, case), report.find(SAVING, way, case)) for case in report.cases]
+        return [ratio for ratio in found if ratio is not None]
+
+    known = {way: ratios(way) for way in DIRECTIONS}
+    said = [f"{way} takes {min(all_):.2f} to {max(all_):.2f} times as long" for way, all_ in known.items() if all_]
+    opening = "\n³ From states that the forward pass saved for it, as under autograd. With saved states "
+    return f"{opening}{' and '.join(said)}.\n" if said else ""
 
 
 def footnote(results: Sequence[Result]) -> str:
@@ -177,7 +175,7 @@ def beside(report: Report, given: Given) -> str:
         cells = [shape]
         for dtype, way in columns:
             case = cases.get((shape, dtype))
-            ours = None if case is None else report.best_of_ours(way, case)
+            ours = None if case is None else report.ours(way, case)
             cells += [time_cell(ours), str(theirs.get(dtype, {}).get(way, "–"))]
             shown += [] if ours is None else [ours]
         rows.append(cells)

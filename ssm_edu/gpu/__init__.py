@@ -101,7 +101,9 @@ def differentiate_device_arrays(
     library, views, p = _read_arrays(arrays, delta_softplus, discretization)
     if saved is None:
         return _backward(library, views, p)
-    return _backward(library, views, p, _view("saved", saved, library, library.stream(arrays["u"])))
+    view = _view("saved", saved, library, library.stream(arrays["u"]))
+    _check_device("saved", view, views["u"].device)
+    return _backward(library, views, p, view)
 
 
 def _read_problem(problem: Problem, **cotangents: Array | None) -> tuple[Library, Views, Plan]:
@@ -121,8 +123,7 @@ def _read_arrays(arrays: dict[str, Any], delta_softplus: bool, discretization: s
     p = _plan(bool(delta_softplus), discretization, views)
     device = views["u"].device
     for name, view in views.items():
-        if view.device != device:
-            raise ValueError(f"{name} is on device {view.device}, expected {device}, where u is")
+        _check_device(name, view, device)
     if "seq_idx" in views and views["seq_idx"].dtype != "int32":
         with runtime.current_device(device):
             relabelled = library_of(arrays["seq_idx"]).relabelled(arrays["seq_idx"])
@@ -132,6 +133,11 @@ def _read_arrays(arrays: dict[str, Any], delta_softplus: bool, discretization: s
 
 def _view(name: str, array: Any, library: Library, stream: int) -> View:
     return library.view(name, array, stream) if library_of(array) is library else read(name, array, stream)
+
+
+def _check_device(name: str, view: View, device: int | None) -> None:
+    if view.device != device:
+        raise ValueError(f"{name} is on device {view.device}, expected {device}, where u is")
 
 
 def _plan(delta_softplus: bool, discretization: str, views: Views) -> Plan:

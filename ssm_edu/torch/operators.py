@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils import _python_dispatch
 
 from ssm_edu import gpu, selective_scan, selective_scan_backward
 from ssm_edu.selective.problem import ARGUMENTS, Reader
@@ -47,7 +48,9 @@ def scan(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @scan.register_fake
 def _(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, _ = given
+    *inputs, saving = given
+    if saving and inputs[0].is_cuda:  # how many there are is known when it runs
+        raise NotImplementedError("what is traced saves no states: expected saving=False")
     _refuse_tangents()
     _check_traced(_named(inputs)[0])
     u, _, A = inputs[:3]
@@ -55,8 +58,10 @@ def _(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def saves(arrays: dict[str, Any]) -> bool:
-    """Whether states are to be saved for gradients. A compiled graph works them out again: its memory is planned."""
+    """Whether states are to be saved for gradients. What is traced works them out again: its memory is planned."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    if _python_dispatch._get_current_dispatch_mode() is not None:
         return False
     return any(x is not None and x.requires_grad for x in arrays.values())
 

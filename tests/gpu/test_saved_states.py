@@ -40,18 +40,19 @@ def test_gradients_from_saved_states(dtype, starts, monkeypatch):
     cotangents = {"grad_y": grad_y} | ({} if grad_last is None else {"grad_last_state": grad_last})
     right = ssm_edu.selective_scan_backward(**cotangents, **given, delta_softplus=True, backend="cuda")
     monkeypatch.setattr(operators, "selective_scan_backward", lambda **_: pytest.fail("nothing was saved"))
-    twice = []
-    for _ in range(2):
-        recorded = {name: x.clone().requires_grad_() for name, x in given.items()}
-        outputs = selective_scan_fn(**recorded, delta_softplus=True, return_last_state=True)
-        outputs = outputs if starts else outputs[:1]
-        gradients = torch.autograd.grad(outputs, list(recorded.values()), list(cotangents.values()))
-        twice.append(dict(zip(recorded, gradients, strict=True)))
-    for name, found in twice[0].items():
-        assert torch.equal(found, twice[1][name]), name
+    recorded = {name: x.clone().requires_grad_() for name, x in given.items()}
+    outputs = selective_scan_fn(**recorded, delta_softplus=True, return_last_state=True)
+    outputs, arriving = outputs if starts else outputs[:1], list(cotangents.values())
+    first, again = (
+        torch.autograd.grad(outputs, list(recorded.values()), arriving, retain_graph=retained)
+        for retained in (True, False)
+    )
+    for name, found, same in zip(recorded, first, again, strict=True):
+        assert torch.equal(found, same), name
         expected = getattr(right, name).float()
-        # the states before tiles round otherwise, and in 16 bits the gradient may go to either side of a half
-        off = {torch.float32: 2.0**-18, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}[dtype]
+        # the states before tiles round otherwise, which sums over some thousands of terms carry on; and in 16 bits a
+        # gradient may go to either side of a half
+        off = {torch.float32: 2.0**-15, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}[found.dtype]
         assert (found.float() - expected).abs().max() <= off * expected.abs().max(), name
 
 

@@ -23,7 +23,7 @@ def signature(dtype: str) -> Any:
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int, tile: Tile, every: int = 0) -> Any:
+def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
     """A block for the channels of `warps` warps and a chunk of time, the states of each in a pair of lanes or a quad.
 
     `starts` has a row for each chunk and batch entry. `borders` become the states before each so many steps, if it is

@@ -24,7 +24,10 @@ def signature(dtype: str) -> Any:
 @no_type_check
 @cache
 def kernel(dtype: str, warps: int) -> Any:
-    """A block for 16 · `warps` channels and a chunk of time, of each long tile its first half."""
+    """A block for 16 · `warps` channels and a chunk of time, of each long tile its first half.
+
+    What stages maps stages two: B takes C's place too.
+    """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, _, read_states, store_states,
         prepared, four, _,
