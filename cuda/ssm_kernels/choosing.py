@@ -141,11 +141,21 @@ def forward_kernel(
         v = replace(v, together=1)
     kernel = forward_scan.kernel(v, states, borders)
     name = f"{'borders' if borders else 'forward'} {states} {v}"
-    cap = 128 if plainest and v.together == 1 and v.ahead else None
+    cap = most_registers(v) if plainest and v.ahead else None
     return v, Compilable(
         name, kernel, forward_scan.signature(v), v.threads, cap, v.precision, expectations(v, not v.ahead),
         *capabilities(forward_scan.shared_bytes(v, states, borders), v.together > 2),
     )  # fmt: skip
+
+
+def most_registers(v: Variant) -> int | None:
+    """Of the plainest way forward: a multiprocessor has room for sixteen warps with 128 each, for twelve with 168.
+
+    With few registers more there is one block fewer; eight warps a block with more than 128 are alone anyway.
+    """
+    if v.together == 1:
+        return 128
+    return 168 if v.together == 2 and v.dtype == "float32" else None
 
 
 @cache
