@@ -506,8 +506,36 @@ def test_sixteen_bytes_begin_where_they_may(dtype):
                 access()
     for valid in range(io.width + 1):
         copy(target, 0, data, io.width, valid)
+        assert not np.array_equal(target[:valid], data[io.width : io.width + valid]) or valid == 0
+        intrinsics.wait_async()
         np.testing.assert_array_equal(target[:valid], data[io.width : io.width + valid])
         assert not target[valid:].any()
+
+
+@in_the_simulator
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_on_its_way_is_nan_until_its_group_has_been_waited_for(dtype):
+    bits = np.dtype(runtime.BITS.get(dtype, dtype))
+    data, target = np.arange(1, 13).astype(bits), np.zeros(12, bits)
+    copy, load = intrinsics.staging(dtype)
+
+    def there():
+        return [bool(np.isfinite(load(target, 4 * k)).all()) for k in range(3)]
+
+    for k in range(3):
+        copy(target, 4 * k, data, 4 * k)
+        if k < 2:
+            intrinsics.commit_async()
+    assert there() == [False, False, False]
+    intrinsics.wait_async_but_last()
+    assert there() == [True, False, False]
+    intrinsics.wait_async()
+    assert there() == [True, True, True]
+    np.testing.assert_array_equal(target, data)
+    assert list(load(target, 4)) == [intrinsics.access(dtype).load(data, 4 + k) for k in range(4)]
+    for access in (lambda: copy(target, 1, data, 0), lambda: copy(target, 0, data, 1), lambda: load(target, 1)):
+        with pytest.raises(ValueError, match="an access to 4 elements at element 1, which is no multiple"):
+            access()
 
 
 @in_the_simulator

@@ -143,6 +143,8 @@ def test_states_are_saved_where_the_way_back_has_one_chunk(monkeypatch):
     """In no more memory than y takes, up to the last tile's."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     for dtype, dim, length, saves in (
+        ("float32", 1536, 2048, True),
+        ("bfloat16", 1536, 2048, False),
         ("float32", 2048, 2048, True),
         ("bfloat16", 2048, 2048, True),
         ("float16", 2048, 2056, True),
@@ -393,12 +395,17 @@ def test_by_walking_through_the_door():
 
 
 @settings(max_examples=4 * settings.default.max_examples)  # nothing is launched
-@given(warps=st.integers(1, 4096), length=st.integers(1, 1 << 20), room=st.sampled_from([1, 8, 132 * 8]))
-def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room):
-    chunk = choosing.chunk_of(warps, length, room)
+@given(
+    warps=st.integers(1, 4096),
+    length=st.integers(1, 1 << 20) | st.integers(1, 1 << 40),
+    room=st.sampled_from([1, 8, 132 * 8]),
+    least=st.sampled_from([0, 2.25]),
+)
+def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room, least):
+    chunk = choosing.chunk_of(warps, length, room, least)
     assert chunk > 0
-    assert chunk % parts.SHORT.steps == 0
-    assert -(-length // chunk) <= min(4 * room, 65535)
+    assert chunk % parts.LONG.steps == 0 or chunk == length
+    assert -(-length // chunk) <= min(max(8 * room, length // choosing.LONG_CHUNK + 1), choosing.MOST_CHUNKS)
 
 
 @pytest.mark.parametrize(
@@ -414,10 +421,9 @@ def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth,
     """The way forward has one where it can: more take another pass. Else the last wave of warps is all but full."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     sizes = SimpleNamespace(batch=batch, dim=dim, length=length)
-    ways = (True, one_forth, launching.FORWARD_WARPS), (False, one_back, launching.BACKWARD_WARPS)
-    for forth, one, room in ways:
+    for forth, one in (True, one_forth), (False, one_back):
         chunks = -(-length // launching.chunk_for(sizes, forward=forth))
-        waves = chunks * batch * dim / parts.CHANNELS / (room * 132)
+        waves = chunks * batch * dim / parts.CHANNELS / (launching.A_WAVE * 132)
         assert (chunks == 1) == one
         assert one or waves / np.ceil(waves) >= 0.9
 
@@ -431,10 +437,19 @@ def test_few_warps_are_made_twice_as_many(channels, chunks, tile):
     assert launching.tile_forward(channels, chunks, 132) == tile
 
 
-@pytest.mark.parametrize(("length", "by"), [(1463, "segments"), (1465, "walking")])
-def test_a_short_way_forward_goes_by_segments(length, by, monkeypatch):
-    """Around 12 million (batch, channel, time)."""
-    sizes, went = SimpleNamespace(batch=2, dim=4096, length=length, state=16), []
+@pytest.mark.parametrize(
+    ("dim", "length", "dtype", "by"),
+    [
+        (64, 7812, "float32", "segments"),
+        (64, 7813, "bfloat16", "walking"),
+        (512, 977, "float32", "walking"),
+        (4096, 1220, "float16", "segments"),
+        (4096, 1221, "float16", "walking"),
+    ],
+)
+def test_a_short_way_forward_goes_by_segments(dim, length, dtype, by, monkeypatch):
+    """Of less than a million (batch, channel, time), or ten million where there are few steps of 16 bits."""
+    sizes, went = SimpleNamespace(batch=2, dim=dim, length=length, state=16, dtype=dtype), []
     monkeypatch.setattr(scan, "variant_of", lambda *_: None)
     for name, module in (("walking", launching), ("segments", segments)):
         monkeypatch.setattr(module, "forward", lambda *_, name=name: went.append(name))
@@ -469,11 +484,11 @@ WALKING_MUTANTS = {
     "adjoint: no barrier behind what is staged": (adjoint, STAGED, "tid, words)", CHUNKS),
     "adjoint: no barrier before shares are added up": (
         adjoint,
-        "cuda.syncthreads()\n                sum_channels",
-        "sum_channels",
+        "cuda.syncthreads()\n                pending",
+        "pending",
         WORD,
     ),
-    "adjoint: one buffer of shares": (adjoint, "(turn & 1) * BUFFER", "0", BLOCK),
+    "adjoint: one buffer of shares": (adjoint, "buffer = BUFFER - buffer", "pass", BLOCK),
     "adjoint: rows replaced while they are read": (adjoint, "cuda.syncwarp()  # the rows", "pass  # the rows", WORD),
     "adjoint: the first four steps first": (adjoint, "q = fours - 1 - turn", "q = turn", CHUNKS),
     "adjoint: no state before the chunk": (adjoint, "h[j] += exp2(", "h[j] += ZERO * exp2(", CHUNKS),
@@ -540,7 +555,19 @@ WALKING_MUTANTS = {
     "middles: the next tile from the last one's state": (middles, "h[i] = following[i]", "pass", SAVED_MIDDLES),
     "middles: a state beyond the end": (middles, "if t0 + HALF < end", "if True", SAVED_MIDDLES),
     "middles: no state of the middle": (middles, "(t0 // HALF + 1) * a_border", "t0 // HALF * a_border", SAVED_MIDDLES),
-    "adjoint: the other channel's sums": (adjoint, "8 * (lane >> 1 & 1)", "8 * (lane & 1)", WORD),
+    "adjoint: the other channel's sums": (adjoint, "upper = quarter >> 1", "upper = quarter & 1", WORD),
+    "adjoint: rows taken before they are there": (adjoint, "wait_async()\n", "pass\n", WORD),
+    "adjoint: the rows of the tile before last": (adjoint, "row + t0 - TILE", "row + t0 - 2 * TILE", LONG_CHUNKS),
+    "adjoint: the states of the tile before last": (adjoint, "channel -= a_tile", "channel -= 2 * a_tile", LONG_CHUNKS),
+    "adjoint: the last four steps' shares left out": (
+        adjoint,
+        "tid, totals)\n        write_shares(totals, tid, pending",
+        "tid, totals)\n        write_shares(totals, tid, -1",
+        WORD,
+    ),
+    "adjoint: shares of the four steps before": (adjoint, "pending = t0 + 4 * q", "pending = t0 + 4 * q + 4", WORD),
+    "adjoint: shares added to what lay there": (adjoint, "(ZERO, ZERO, ZERO, ZERO)", "(h[0], h[1], h[2], h[3])", WORD),
+    "adjoint: channels of the upper rows among the lower": (adjoint, "upper * SKEW", "0", WORD),
 }
 
 
@@ -571,6 +598,8 @@ def test_a_wrong_kernel_is_noticed(fault, monkeypatch):
     if module is parts:
         for user in (forward, summary, middles, adjoint):
             monkeypatch.setattr(user, "parts", mutant.parts)
+        for user in (forward, adjoint):
+            monkeypatch.setattr(user, "folding", mutant.folding)
     else:
         monkeypatch.setattr(
             choosing, "walking_forward" if module is forward else module.__name__.rpartition(".")[2], mutant

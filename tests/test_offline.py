@@ -238,7 +238,7 @@ def test_a_production_kernel_has_no_fault(variant):
     """On every architecture in one test: most of the time goes into what is the same for all."""
     found = {}
     for cc in [cc for cc in ARCHITECTURES if variant.since <= cc < variant.until]:
-        code = offline.build(variant.kernel, variant.signature, cc, max_registers=variant.cap(cc))
+        code = offline.build(variant.kernel, variant.signature, cc, **variant.options(cc))
         found[code.arch] = offline.faults(
             code,
             arithmetic=variant.arithmetic,

@@ -77,10 +77,11 @@ Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[An
 
 
 @no_type_check
-def compiled(function: Any, signature: Any, max_registers: int | None = None, shared_bytes: int = 0) -> Launchable:
+def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: Any) -> Launchable:
     """A kernel of pointers and int64, as (grid, block, stream, arguments) → None, for the current device.
 
-    Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory.
+    Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory, and
+    the options are `cuda.jit`'s.
     """
     if SIMULATED:
         return simulated_kernel(function, shared_bytes)
@@ -88,7 +89,6 @@ def compiled(function: Any, signature: Any, max_registers: int | None = None, sh
     from cuda.core import launch as core_launch
     from numba.cuda.descriptor import cuda_target
 
-    options = {} if max_registers is None else {"max_registers": max_registers}
     made_by = version("numba-cuda"), cuda_target.target_context.codegen().magic_tuple()
     dispatcher = kernel_cache.compiled(cuda.jit, function, signature, SOURCES, *made_by, **options)
     (overload,) = dispatcher.overloads.values()

@@ -13,8 +13,8 @@ takes one channel, for all but float32 states by Mamba's rule, and on other GPUs
 shared memory, too. Rows that do not begin at 16-byte boundaries are read number by number.
 
 From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`): every one on the way back, and on the way forward
-those of 12 million (batch, channel, time) and more. There a channel has two lanes; four where it goes in one chunk of
-time and two would make fewer than seven warps a multiprocessor.
+those of a million (batch, channel, time) and more, of 16-bit numbers in short sequences of ten million. There a channel
+has two lanes; four where it goes in one chunk of time and two would make fewer than seven warps a multiprocessor.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SHARED_BYTES = 48 * 1024
 HOPPER_SHARED_BYTES = 112 * 1024 if LARGE_BLOCKS else SHARED_BYTES
 WARPS = 4
 WARPS_A_MULTIPROCESSOR = 8
+MOST_CHUNKS = 65535  # a grid's second dimension
+LONG_CHUNK, MANY_WAVES = 31 * 32, 6  # steps; of half, or twice, as many steps the chunks take longer
 HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)
 
 
@@ -46,7 +48,9 @@ HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)
 class Compilable:
     """A kernel as the compiler is given it, for compute capabilities from `since` up to, and without, `until`.
 
-    `max_registers` holds from compute capability 9.0 on: there the cap makes no spills. `shared_bytes` are dynamic.
+    `max_registers` holds from compute capability 9.0 on: there the cap makes no spills. Of `blocks` a multiprocessor is
+    to have room for so many: without the number the compiler reckons with the largest blocks, and spares registers.
+    `shared_bytes` are dynamic.
     """
 
     name: str
@@ -59,6 +63,14 @@ class Compilable:
     since: tuple[int, int] = (8, 0)
     until: tuple[int, int] = LATER
     shared_bytes: int = 0
+    blocks: int | None = None
+
+    def options(self, capability: tuple[int, int]) -> dict[str, Any]:
+        """Of the compiler."""
+        if self.blocks is not None:
+            return {"launch_bounds": (self.threads, self.blocks)}
+        cap = self.cap(capability)
+        return {} if cap is None else {"max_registers": cap}
 
     def cap(self, capability: tuple[int, int]) -> int | None:
         return self.max_registers if capability >= HOPPER else None
@@ -69,7 +81,8 @@ class Compilable:
 
 @cache
 def _compiled(kernel: Compilable, device: int) -> Launchable:
-    return compiled(kernel.kernel, kernel.signature, kernel.cap(compute_capability(device)), kernel.shared_bytes)
+    options = kernel.options(compute_capability(device))
+    return compiled(kernel.kernel, kernel.signature, kernel.shared_bytes, **options)
 
 
 def map_dtype(dtype: str, is_complex: bool, constant: bool) -> str:
@@ -225,11 +238,13 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple
     raise ValueError(f"no variant has room for its states in {most} bytes of shared memory: {v}")
 
 
-def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0) -> Compilable:
+def by_walking(
+    name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0, blocks: int | None = None
+) -> Compilable:
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
     return Compilable(
         f"walking: {name}, {dtype}", kernel, signature, parts.threads(warps),
-        expects=expects, since=HOPPER, shared_bytes=shared_bytes,
+        expects=expects, since=HOPPER, shared_bytes=shared_bytes, blocks=blocks,
     )  # fmt: skip
 
 
@@ -237,13 +252,16 @@ def by_walking(name: str, dtype: str, warps: int, kernel: Any, signature: Any, s
 def walking_forward_kernel(dtype: str, warps: int, tile: parts.Tile, every: int) -> Compilable:
     name = f"forward{' by quads' if tile == parts.NARROW else ''}{' that saves states' if every else ''}"
     kernel, signature = walking_forward.kernel(dtype, warps, tile, every), walking_forward.signature(dtype)
-    return by_walking(name, dtype, warps, kernel, signature)
+    blocks = 3 if ITEMSIZE[dtype] == 2 and tile == parts.LONG else None
+    return by_walking(name, dtype, warps, kernel, signature, blocks=blocks)
 
 
 @cache
 def walking_summary_kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Compilable:
     name = f"summary{' with borders' if bordered else ''}{' and back' if returning else ''}"
-    return by_walking(name, dtype, warps, summary.kernel(dtype, returning, bordered, warps), summary.signature(dtype))
+    kernel, signature = summary.kernel(dtype, returning, bordered, warps), summary.signature(dtype)
+    blocks = 4 if ITEMSIZE[dtype] == 2 and not returning else None
+    return by_walking(name, dtype, warps, kernel, signature, blocks=blocks)
 
 
 @cache
@@ -266,14 +284,20 @@ def walking_carry_kernel(returning: bool) -> Compilable:
 
 
 @cache
-def chunk_of(warps: int, length: int, room: int) -> int:
-    """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long."""
-    best, found = 0.0, length
-    # of 64 steps at least, and no more than four waves
-    for count in range(1, min(-(-length // 64), 4 * room) + 1):
-        chunk = -(-length // (count * parts.SHORT.steps)) * parts.SHORT.steps
-        waves = warps * -(-length // chunk) / room
-        value = waves / ceil(waves) * chunk / (chunk + parts.SHORT.steps)
+def chunk_of(warps: int, length: int, room: int, least: float = 0) -> int:
+    """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long.
+
+    These are long tiles, which in float32 begin with a line of the cache each; `least` waves, if there can be so many.
+    Of many waves none needs to be full.
+    """
+    if warps * length >= MANY_WAVES * room * LONG_CHUNK:
+        return max(LONG_CHUNK, ceil(length / (MOST_CHUNKS * parts.LONG.steps)) * parts.LONG.steps)
+    best, found = (False, 0.0), length
+    # of 64 steps at least, and no more than eight waves
+    for count in range(1, min(ceil(length / 64), max(8 * room // warps, 1)) + 1):
+        chunk = ceil(length / (count * parts.LONG.steps)) * parts.LONG.steps
+        waves = warps * ceil(length / chunk) / room
+        value = waves >= least, waves / ceil(waves) * chunk / (chunk + parts.SHORT.steps)
         if value > best:
             best, found = value, chunk
     return found

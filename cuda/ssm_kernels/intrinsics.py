@@ -16,7 +16,8 @@ simulator a flat array), and :func:`access` gives the functions that read and wr
 Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too, and `copy_async(dtype)`: 16 bytes
 from global to shared memory past the registers, of which the first `valid` elements are read and the others become
 zero. What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last`
-for all but the last group; other threads see the copies after a barrier too. The twin copies at once.
+for all but the last group; other threads see the copies after a barrier too. In the twin there is NaN until then.
+`staging(dtype)` is such a copy of four elements, and the load that widens them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, no_type_check
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -183,21 +185,58 @@ if SIMULATED:
 
         def copy(array: Any, i: Any, p: Any, j: Any, valid: Any) -> None:
             _check_aligned(i, width)
-            for k in range(width):
-                array[i + k] = p[j + k] if k < valid else array.dtype.type(0)
             if valid > 0:
                 _check_aligned(j, width)
+            for k in range(width):
+                _send(array, i + k, p[j + k] if k < valid else array.dtype.type(0))
 
         return copy
 
+    @no_type_check
+    @cache
+    def staging(dtype: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        io = access(dtype)
+
+        def copy(array: Any, i: Any, p: Any, j: Any) -> None:
+            _check_aligned(i, 4)
+            _check_aligned(j, 4)
+            for k in range(4):
+                _send(array, i + k, p[j + k])
+
+        def load(array: Any, i: Any) -> Any:
+            _check_aligned(i, 4)
+            return tuple(io.load(array, i + k) for k in range(4))
+
+        return copy, load
+
+    # of each thread the groups of what is on its way, the last one not yet closed: array, index and element
+    _on_way: WeakKeyDictionary[Any, list[list[tuple[Any, Any, Any]]]] = WeakKeyDictionary()
+
+    def _groups() -> list[list[tuple[Any, Any, Any]]]:
+        from greenlet import getcurrent  # the simulator's threads are greenlets
+
+        return _on_way.setdefault(getcurrent(), [[]])
+
+    def _send(array: Any, i: Any, x: Any) -> None:
+        array[i] = 0x7FFF if array.dtype.kind == "u" else array.dtype.type(np.nan)  # of both 16-bit floats, NaN
+        _groups()[-1].append((array, i, x))
+
+    def _arrive(but: int) -> None:
+        groups = _groups()
+        while len(groups) > but:
+            for array, i, x in groups.pop(0):
+                array[i] = x
+        if not groups:
+            groups.append([])
+
     def commit_async() -> None:
-        pass
+        _groups().append([])
 
     def wait_async() -> None:
-        pass
+        _arrive(0)
 
     def wait_async_but_last() -> None:
-        pass
+        _arrive(2)  # and what no group has closed
 
 else:
     from llvmlite import ir
@@ -433,6 +472,36 @@ else:
             return types.void(array, types.int64, p, types.int64, types.int64), codegen
 
         return copy
+
+    @cache
+    def staging(dtype: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        size = 4 * ITEMSIZE[dtype]
+        row = types.UniTuple(types.float32, 4)
+
+        @intrinsic
+        def copy(typingctx: Any, array: Any, i: Any, p: Any, j: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                array_, i_, p_, j_ = args
+                data = context.make_array(signature.args[0])(context, builder, array_).data
+                target = builder.ptrtoint(_vector(builder, data, i_, dtype, SHARED, size), I32)
+                source = builder.ptrtoint(_vector(builder, p_, j_, dtype, GLOBAL, size), ir.IntType(64))
+                kind = ir.FunctionType(ir.VoidType(), [I32, ir.IntType(64)])
+                text = f"cp.async.ca.shared.global [$0], [$1], {size};"
+                builder.call(ir.InlineAsm(kind, text, "r,l,~{memory}", side_effect=True), [target, source])
+                return context.get_dummy_value()
+
+            return types.void(array, types.int64, p, types.int64), codegen
+
+        @intrinsic
+        def load(typingctx: Any, array: Any, i: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                data = context.make_array(signature.args[0])(context, builder, args[0]).data
+                values = _load_vector(context, builder, data, args[1], dtype, SHARED, size)
+                return context.make_tuple(builder, row, values)
+
+            return row(array, types.int64), codegen
+
+        return copy, load
 
     def _statement(text: str) -> Any:
         @intrinsic

@@ -15,16 +15,28 @@ import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
-from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, shared_store, short_access
+from ssm_kernels.intrinsics import (
+    POINTEES,
+    access,
+    exp2,
+    packed_access,
+    pointer,
+    shared_store,
+    short_access,
+    staging,
+    wait_async,
+)
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS
-from ssm_kernels.walking.parts import SHORT, STATES, parts, threads
+from ssm_kernels.walking.parts import SHORT, STATES, folding, parts, threads
 
 TILE, FOURS = SHORT.steps, SHORT.steps // 4
-ROW, PLANE, ROWS, MAPS = SHORT.row, SHORT.plane, SHORT.rows, SHORT.map
+ROW, SKEW, PLANE, ROWS = SHORT.row, SHORT.skew, SHORT.plane, SHORT.rows
+MAPS, FOUR = SHORT.map, SHORT.four
 KEPT = 256  # numbers of a warp's states
 STEP = 264  # from one step's sums of a warp to the next's, for B and 128 further for C, so that banks differ
 SUMS = 4 * STEP
+AHEAD = SHORT.ahead
 
 
 def shared_bytes(warps: int) -> int:
@@ -46,19 +58,21 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     ΣΔ since then `before`, and `starts` the states there.
     """
     (
-        block, map_row, read_rows, opened, put_rows, read_maps, put_maps, _, _, read_states, store_states,
-        prepared, four, fold,
+        block, map_row, _, _, put_rows, read_maps, put_maps, _, _, read_states, store_states,
+        prepared, four, ask, take,
     ) = parts(dtype, warps, SHORT)  # fmt: skip
     softplus_and_slope, sigmoid = arithmetic("float32", False).softplus_and_slope, arithmetic("float32", False).sigmoid
     load_real, store_real = access("float32").load, access("float32").store
     _, store_four = short_access(dtype, 4)
-    put = shared_store("float32")
+    put, fold = shared_store("float32"), folding(2)
     ZERO, ONE, LN_2 = np.float32(0), np.float32(1), np.float32(math.log(2))
     real_t = types.float32
     THREADS = threads(warps)
+    TO_NEXT = 8 * ROW + SKEW
     SUM_TURNS = 4 * 2 * STATES // THREADS
-    WORDS, IN_ROWS = SHORT.map_words(dtype, warps), SHORT.row_words(dtype)
-    word_t = packed_access(dtype).word_t
+    WORDS, word_t = SHORT.map_words(dtype, warps), packed_access(dtype).word_t
+    ALL_AHEAD, ALL_STATES, element_t = warps * 4 * AHEAD, warps * KEPT, POINTEES[dtype]
+    copy_states, _ = staging("float32")
     # of a block's shared memory: the maps, and by warps the rows, the states, and two buffers of sums
     ROWS_AT, KEPT_AT = 2 * MAPS, 2 * MAPS + warps * ROWS
     SUMS_AT, BUFFER = KEPT_AT + warps * FOURS * KEPT, warps * SUMS
@@ -72,7 +86,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         """
         m = cuda.local.array(4, real_t)
         for w in unroll(4):
-            m[w] = x[w] + cuda.shfl_xor_sync(FULL, x[4 + w], 2)
+            m[w] = x[w] + cuda.shfl_xor_sync(FULL, x[4 + w], 4)
         fold(shared, at, m, odd)
 
     @inline
@@ -83,27 +97,24 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
     @inline
     @unrolled
-    def leave_states(shared, fours, at_own, at_other, at_B, kept, a, h):
+    def leave_states(shared, at_own, at_other, at_B, kept, a, h):
         """The state before each four steps of a tile."""
         d8 = cuda.local.array(8, real_t)
         x8 = cuda.local.array(8, real_t)
         b4 = cuda.local.array(4, real_t)
-        keep(shared, kept, h)
-        for _ in range(1, fours):
-            four(shared, at_own, d8, 0)
-            four(shared, at_other, d8, 4)
-            four(shared, at_own + PLANE, x8, 0)
-            four(shared, at_other + PLANE, x8, 4)
-            for w in unroll(4):
-                four(shared, at_B + w * STATES, b4, 0)
-                for k in unroll(2):
-                    for j in unroll(4):
-                        h[4 * k + j] = exp2(d8[4 * k + w] * a[4 * k + j]) * h[4 * k + j] + x8[4 * k + w] * b4[j]
-            kept += KEPT
-            keep(shared, kept, h)
-            at_own += 4
-            at_other += 4
-            at_B += 4 * STATES
+        for i in unroll(FOURS):
+            if i < FOURS - 1:  # before the store, which it has no need to wait for
+                four(shared, at_own + 4 * i, d8, 0)
+                four(shared, at_other + 4 * i, d8, 4)
+                four(shared, at_own + 4 * i + PLANE, x8, 0)
+                four(shared, at_other + 4 * i + PLANE, x8, 4)
+            keep(shared, kept + i * KEPT, h)
+            if i < FOURS - 1:
+                for w in unroll(4):
+                    four(shared, at_B + i * FOUR + w * STATES, b4, 0)
+                    for k in unroll(2):
+                        for j in unroll(4):
+                            h[4 * k + j] = exp2(d8[4 * k + w] * a[4 * k + j]) * h[4 * k + j] + x8[4 * k + w] * b4[j]
 
     @inline
     @unrolled
@@ -166,16 +177,21 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         fold_quad(shared, at_own + 2 * PLANE, y, odd)
 
     @inline
+    def place(item):
+        """The first of four states, the share of the quads, the step and the map.
+
+        Lanes side by side read from all banks, and write four steps side by side.
+        """
+        n = 4 * (item & 1) + 8 * (item >> 5 & 1)
+        return n, (item >> 1 & 1) + (item >> 4 & 1) * 2, item >> 2 & 3, item >> 6
+
+    @inline
     @unrolled
-    def sum_channels(shared, at, tid, t0, row, state, length, dB, dC):
+    def sum_channels(shared, at, tid, totals):
         """B's and C's shares of four steps: four lanes for a step, map and four states, each every fourth quad."""
         word = cuda.local.array(4, real_t)
         for turn in unroll(SUM_TURNS):
-            # lanes side by side read from all banks, and write four steps side by side
-            item = tid + turn * THREADS
-            n = 4 * (item & 1) + 8 * (item >> 5 & 1)
-            share = (item >> 1 & 1) + (item >> 4 & 1) * 2
-            step, map_ = item >> 2 & 3, item >> 6
+            n, share, step, map_ = place(tid + turn * THREADS)
             from_ = at + step * STEP + 128 * map_ + 16 * share + n
             s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
             for w in unroll(warps):
@@ -190,14 +206,25 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             kept_1 = s3 if high else s1
             kept_0 += cuda.shfl_xor_sync(FULL, s0 if high else s2, 16)
             kept_1 += cuda.shfl_xor_sync(FULL, s1 if high else s3, 16)
-            total = kept_1 if odd else kept_0
-            total += cuda.shfl_xor_sync(FULL, kept_0 if odd else kept_1, 2)
-            if n < state:
-                to = (row + n + share) * length + t0 + step
+            totals[turn] = (kept_1 if odd else kept_0) + cuda.shfl_xor_sync(FULL, kept_0 if odd else kept_1, 2)
+
+    @inline
+    @unrolled
+    def write_shares(totals, tid, t, row, state, length, dB, dC):
+        for turn in unroll(SUM_TURNS):
+            n, share, step, map_ = place(tid + turn * THREADS)
+            if n < state and t >= 0:
+                to = (row + n + share) * length + t + step
                 if map_ == 0:
-                    store_real(dB, to, total)
+                    store_real(dB, to, totals[turn])
                 else:
-                    store_real(dC, to, total)
+                    store_real(dC, to, totals[turn])
+
+    @inline
+    def ask_states(coming, to, p, at, to_other, mine):
+        if mine:
+            copy_states(coming, to, p, at)
+            copy_states(coming, to + 128, p, at + to_other)
 
     @inline
     @unrolled
@@ -235,6 +262,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         options, batch, dim, length, state, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
         shared = cuda.shared.array(0, real_t, alignment=SHARED_ALIGNMENT)
+        ahead = cuda.shared.array(ALL_AHEAD, element_t, alignment=SHARED_ALIGNMENT)
+        coming = cuda.shared.array(ALL_STATES, real_t, alignment=SHARED_ALIGNMENT)
         a = cuda.local.array(8, real_t)
         h = cuda.local.array(8, real_t)
         start = cuda.local.array(8, real_t)
@@ -250,7 +279,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         q8 = cuda.local.array(8, real_t)
         y8 = cuda.local.array(8, real_t)
         words = cuda.local.array(WORDS, word_t)
-        read = cuda.local.array(IN_ROWS, word_t)
+        totals = cuda.local.array(SUM_TURNS, real_t)
         bias = cuda.local.array(2, real_t)
         skip = cuda.local.array(2, real_t)
         sum_D = cuda.local.array(2, real_t)
@@ -258,8 +287,10 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
-        quarter, far = lane & 3, 8 * (lane >> 1 & 1)
-        own, other = (lane >> 2) + far, (lane >> 2) + 8 - far
+        # of lanes next to each other one map's word, and of those next but one one row's: so each takes half the time
+        quad, quarter = (lane & 1) + (lane >> 3) * 2, lane >> 1 & 3
+        upper = quarter >> 1
+        own, other = quad + 8 * upper, quad + 8 * (1 - upper)
         at_block, part = types.int64(cuda.blockIdx.x), types.int64(cuda.blockIdx.y)
         begin = part * chunk
         end = min(begin + chunk, length)
@@ -288,34 +319,50 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         row_B = map_row(b, d0, dim, per_group_B, state, length)
         row_C = map_row(b, d0, dim, per_group_C, state, length)
         at_rows = ROWS_AT + warp * ROWS + reads * ROW + step
-        at_own = ROWS_AT + warp * ROWS + own * ROW
-        at_other = ROWS_AT + warp * ROWS + other * ROW
-        at_kept = KEPT_AT + warp * FOURS * KEPT + 4 * lane
-        at_sums = SUMS_AT + warp * SUMS + 4 * lane
+        at_own = ROWS_AT + warp * ROWS + own * ROW + upper * SKEW
+        at_other = ROWS_AT + warp * ROWS + other * ROW + (1 - upper) * SKEW
+        held = 16 * quad + 4 * quarter
+        at_kept = KEPT_AT + warp * FOURS * KEPT + held
+        at_sums = SUMS_AT + warp * SUMS + held
+        on_way, states_on_way = warp * 4 * AHEAD + 4 * lane, warp * KEPT + held
+        a_tile = batch * dim  # borders from one tile to the next
 
         last_tile = (end - 1) // TILE * TILE
+        at = row + min(last_tile + step, last_four)
+        ask(ahead, on_way, u, at, across)
+        ask(ahead, on_way + AHEAD, delta, at, across)
+        ask(ahead, on_way + 2 * AHEAD, grad_y, at, across)
+        if gated:
+            ask(ahead, on_way + 3 * AHEAD, z, at, across)
+        channel = (last_tile // TILE * batch + b) * dim + first
+        ask_states(coming, states_on_way, borders, (channel + own) * state + 4 * quarter, to_other, mine)
+        before_own, before_other = ZERO, ZERO
+        if not saved:
+            before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
         read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
+        buffer, pending = 0, -1  # in the other one lie the sums of the four steps before: to begin with, nothing
+        for w in unroll(4):
+            put(shared, at_sums + BUFFER + w * STEP, (ZERO, ZERO, ZERO, ZERO))
+            put(shared, at_sums + BUFFER + w * STEP + 128, (ZERO, ZERO, ZERO, ZERO))
         for done in range(0, last_tile - begin + 1, TILE):
             t0 = last_tile - done
             at, there = row + min(t0 + step, last_four), t0 + step < end
             fours = min(FOURS, (end - t0) >> 2)
-            read_rows(u, at, across, read)
-            opened(read, us)
-            read_rows(delta, at, across, read)
-            opened(read, raw)
-            read_rows(grad_y, at, across, read)
-            opened(read, es)
+            wait_async()
+            take(ahead, on_way, us)
+            take(ahead, on_way + AHEAD, raw)
+            take(ahead, on_way + 2 * AHEAD, es)
             if gated:
-                read_rows(z, at, across, read)
-                opened(read, zs)
-            channel = (t0 // TILE * batch + b) * dim + first
-            read_states(borders, (channel + own) * state + 4 * quarter, to_other, mine, mine, h)
-            if not saved:
-                before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
-                if mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
-                    for j in unroll(4):
-                        h[j] += exp2(before_own * a[j]) * start[j]
-                        h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
+                take(ahead, on_way + 3 * AHEAD, zs)
+            for i in unroll(8):
+                h[i] = ZERO
+            if mine:
+                four(coming, states_on_way, h, 0)
+                four(coming, states_on_way + 128, h, 4)
+            if not saved and mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
+                for j in unroll(4):
+                    h[j] += exp2(before_own * a[j]) * start[j]
+                    h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
             for i in unroll(2):
                 for j in unroll(4):
                     raw[4 * i + j] += bias[i]
@@ -330,22 +377,34 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             cuda.syncthreads()
             if t0 > begin:
                 read_maps(B, C, row_B, row_C, t0 - TILE, last_four, tid, state, length, words)
+                channel -= a_tile
+                ask_states(coming, states_on_way, borders, (channel + own) * state + 4 * quarter, to_other, mine)
+                if not saved:
+                    before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
+                before_this = row + t0 - TILE + step
+                ask(ahead, on_way, u, before_this, across)
+                ask(ahead, on_way + AHEAD, delta, before_this, across)
+                ask(ahead, on_way + 2 * AHEAD, grad_y, before_this, across)
+                if gated:
+                    ask(ahead, on_way + 3 * AHEAD, z, before_this, across)
 
-            leave_states(shared, fours, at_own, at_other, 4 * quarter, at_kept, a, h)
+            leave_states(shared, at_own, at_other, 4 * quarter, at_kept, a, h)
             for turn in range(fours):
                 q = fours - 1 - turn
-                buffer = (turn & 1) * BUFFER
+                sum_channels(shared, SUMS_AT + BUFFER - buffer, tid, totals)
                 four_back(
-                    shared, at_own + 4 * q, at_other + 4 * q, 4 * quarter + 4 * q * STATES,
+                    shared, at_own + 4 * q, at_other + 4 * q, 4 * quarter + q * FOUR,
                     at_kept + q * KEPT, at_sums + buffer, odd, a, g, sum_A,
                 )  # fmt: skip
+                write_shares(totals, tid, pending, at_block * state, state, length, dB, dC)
                 cuda.syncthreads()
-                sum_channels(shared, SUMS_AT + buffer, tid, t0 + 4 * q, at_block * state, state, length, dB, dC)
+                pending = t0 + 4 * q
+                buffer = BUFFER - buffer
 
             for i in unroll(2):
-                four(shared, at_rows + 8 * i * ROW, q8, 4 * i)
-                four(shared, at_rows + 8 * i * ROW + PLANE, s8, 4 * i)
-                four(shared, at_rows + 8 * i * ROW + 2 * PLANE, y8, 4 * i)
+                four(shared, at_rows + i * TO_NEXT, q8, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + PLANE, s8, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + 2 * PLANE, y8, 4 * i)
                 for j in unroll(4):
                     m = 4 * i + j
                     if gated:
@@ -360,6 +419,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             if gated:
                 write_rows(dz, at, across, there, zs)
 
+        sum_channels(shared, SUMS_AT + BUFFER - buffer, tid, totals)
+        write_shares(totals, tid, pending, at_block * state, state, length, dB, dC)
         if part == 0:
             store_states(leaving, (b * dim + first + own) * state + 4 * quarter, to_other, mine, mine, g)
         store_states(dA, at_chunk, to_other, mine, mine, sum_A)
@@ -370,7 +431,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             total_D += cuda.shfl_xor_sync(FULL, total_D, 2)
             total_bias += cuda.shfl_xor_sync(FULL, total_bias, 1)
             total_bias += cuda.shfl_xor_sync(FULL, total_bias, 2)
-            if quarter == 0:
+            if step == 0:
                 store_real(dD, channel + 8 * i, total_D)
                 store_real(dbias, channel + 8 * i, total_bias)
 

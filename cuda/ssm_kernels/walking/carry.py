@@ -13,7 +13,7 @@ from ssm_kernels.intrinsics import access, exp2, pointer
 from ssm_kernels.unrolling import unroll, unrolled
 
 THREADS = 128
-AHEAD = 8  # chunks that are read at a time
+AHEAD = 16  # chunks that are read at a time
 
 
 def signature() -> Any:
@@ -23,7 +23,7 @@ def signature() -> Any:
 @no_type_check
 @cache
 def kernel(returning: bool) -> Any:
-    """A thread per (batch, channel, state): `ends` become first states, and `backs` the Āg that comes back."""
+    """A thread per (batch, channel, state): `ends` become first states, and, in blocks of their own, `backs` the Āg."""
     load, store = access("float32").load, access("float32").store
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
@@ -41,20 +41,21 @@ def kernel(returning: bool) -> Any:
             return
         c = i // state
         a = load(A, c % dim * state + i - c * state) * LOG2_E
-        h = load(start, i) if starts else ZERO
-        for first in range(0, chunks, AHEAD):
-            for w in unroll(AHEAD):
-                m = first + w
-                P[w] = ZERO
-                x[w] = ZERO
-                if m < chunks - 1:
-                    P[w] = exp2(a * load(totals, m * channels + c))
-                    x[w] = load(ends, m * each + i)
-            for w in unroll(AHEAD):
-                if first + w < chunks:
-                    store(ends, (first + w) * each + i, h)
-                    h = P[w] * h + x[w]
-        if returning:
+        if cuda.blockIdx.y == 0:
+            h = load(start, i) if starts else ZERO
+            for first in range(0, chunks, AHEAD):
+                for w in unroll(AHEAD):
+                    m = first + w
+                    P[w] = ZERO
+                    x[w] = ZERO
+                    if m < chunks - 1:
+                        P[w] = exp2(a * load(totals, m * channels + c))
+                        x[w] = load(ends, m * each + i)
+                for w in unroll(AHEAD):
+                    if first + w < chunks:
+                        store(ends, (first + w) * each + i, h)
+                        h = P[w] * h + x[w]
+        elif returning:
             g = load(arriving, i) if arrives else ZERO
             for first in range(0, chunks, AHEAD):
                 for w in unroll(AHEAD):

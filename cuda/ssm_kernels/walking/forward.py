@@ -13,7 +13,7 @@ from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, STARTS, WARP
-from ssm_kernels.walking.parts import STATES, Tile, parts
+from ssm_kernels.walking.parts import STATES, Tile, folding, parts
 
 
 def signature(dtype: str) -> Any:
@@ -31,13 +31,14 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        _, four, fold,
+        _, four, _, _,
     ) = parts(dtype, warps, tile)  # fmt: skip
     load_real = access("float32").load
     _, store_four = short_access(dtype, 4)
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
-    TILE, ROW, PLANE, ROWS, MAP = tile.steps, tile.row, tile.plane, tile.rows, tile.map
+    TILE, ROW, PLANE, ROWS = tile.steps, tile.row, tile.plane, tile.rows
+    MAP, FOUR, fold = tile.map, tile.four, folding(1)
     ACROSS, TURNS, NUMBERS = tile.across, tile.turns, 4 * tile.turns
     ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, tile.map_words(dtype, warps)
     IN_ROWS, word_t = tile.row_words(dtype), packed_access(dtype).word_t
@@ -153,7 +154,7 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
                     fold(rows, at_channel + s + 2 * PLANE, y4, odd)
                 else:
                     fold_quad(rows, at_channel + s + 2 * PLANE, y4, share)
-                at_B += 4 * STATES
+                at_B += FOUR
             cuda.syncwarp()
             if there:
                 for i in unroll(TURNS):

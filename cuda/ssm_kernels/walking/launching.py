@@ -15,16 +15,17 @@ from ssm_kernels.choosing import (
     walking_summary_kernel,
 )
 from ssm_kernels.description import Scan, either, on_16_bytes, options_of
+from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import RETURNS, Variant
 from ssm_kernels.walking import carry, middles, parts
 
-# warps of a multiprocessor that registers allow: chunks of time are as long as so many leave them
-FORWARD_WARPS, BACKWARD_WARPS = 12, 8
-# of a multiprocessor: with so many the way forward has one chunk, since of more the states are walked through twice
-ENOUGH = 4
-# of a multiprocessor: with fewer warps the way forward makes twice as many, each of half the work
-FEW = 7
+# all of these are warps of a multiprocessor
+A_WAVE = 8  # chunks of time are as long as whole waves of so many leave them
+LEAST_WAVES = 2.25  # where the way forward can: warps that begin all at once wait for the same things at once
+ENOUGH = 4  # with so many the way forward has one chunk, since of more the states are walked through twice
+FEW = 7  # with fewer the way forward makes twice as many, each of half the work
+MOST_OF_A_WAVE = 5.5  # from so many on, the way back from saved float32 states is the faster one in one chunk
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -39,9 +40,11 @@ def serve(scan: Scan, v: Variant) -> bool:
 def chunk_for(scan: Scan, *, forward: bool) -> int:
     """Steps of a chunk of time."""
     warps, processors = scan.batch * scan.dim // parts.CHANNELS, description.processors()
-    if forward and warps >= ENOUGH * processors:
+    if not forward:
+        return chunk_of(warps, scan.length, A_WAVE * processors)
+    if warps >= ENOUGH * processors:
         return scan.length
-    return chunk_of(warps, scan.length, (FORWARD_WARPS if forward else BACKWARD_WARPS) * processors)
+    return chunk_of(warps, scan.length, A_WAVE * processors, LEAST_WAVES)
 
 
 def tile_forward(channels: int, chunks: int, processors: int) -> parts.Tile:
@@ -54,7 +57,9 @@ def saved_shape(scan: Scan) -> tuple[int, ...] | None:
 
     With several, a first pass over them is due anyway, since what comes back to each is not known beforehand.
     """
-    if chunk_for(scan, forward=False) < scan.length:
+    warps = scan.batch * scan.dim / (parts.CHANNELS * description.processors())
+    nearly = ITEMSIZE[scan.dtype] == 4 and MOST_OF_A_WAVE <= warps <= A_WAVE
+    if chunk_for(scan, forward=False) < scan.length and not nearly:
         return None
     return -(-scan.length // parts.saved_every(scan.dtype)), scan.batch, scan.dim, scan.state
 
@@ -74,7 +79,8 @@ def forward(scan, v, y, last_state, stream, allocate, saved=None):
     starts, started = scan.initial_state, scan.initial_state is not None
     if chunks > 1:
         ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()((blocks, chunks, 1), threads, stream, (
+        grid = blocks, chunks - 1, 1  # nobody asks what the last chunk leaves
+        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
             options_of(scan, False), *sizes,
         ))  # fmt: skip
@@ -140,8 +146,8 @@ def carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream):
     """From chunk to chunk: `ends` become first states and `backs`, if given, what comes back."""
     batch, dim, state = scan.batch, scan.dim, scan.state
     nothing = scan.u
-    grid, threads = (-(-batch * dim * state // carry.THREADS), 1, 1), (carry.THREADS, 1, 1)
-    walking_carry_kernel(backs is not None).compiled()(grid, threads, stream, (
+    grid = -(-batch * dim * state // carry.THREADS), 1 if backs is None else 2, 1
+    walking_carry_kernel(backs is not None).compiled()(grid, (carry.THREADS, 1, 1), stream, (
         scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), ends, either(backs, nothing),
         totals, int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
     ))  # fmt: skip

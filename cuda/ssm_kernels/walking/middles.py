@@ -30,12 +30,13 @@ def kernel(dtype: str, warps: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, _, read_states, store_states,
-        prepared, four, _,
+        prepared, four, _, _,
     ) = parts(dtype, warps, SHORT)  # fmt: skip
     load_real = access("float32").load
     ZERO = np.float32(0)
     real_t = types.float32
-    HALF, WHOLE, ROW, PLANE, MAP = SHORT.steps, LONG.steps, SHORT.row, SHORT.plane, SHORT.map
+    HALF, WHOLE, ROW, SKEW, PLANE = SHORT.steps, LONG.steps, SHORT.row, SHORT.skew, SHORT.plane
+    MAP, FOUR = SHORT.map, SHORT.four
     ACROSS, TURNS, NUMBERS, ROWS = SHORT.across, SHORT.turns, 4 * SHORT.turns, 2 * SHORT.plane
     ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, SHORT.map_words(dtype, warps)
     IN_ROWS, word_t = SHORT.row_words(dtype), packed_access(dtype).word_t
@@ -77,7 +78,7 @@ def kernel(dtype: str, warps: int) -> Any:
         across = ACROSS * length
         row_B = map_row(b, d0, dim, per_group_B, state, length)
         at_rows = warp * ROWS + reads * ROW + step
-        at_channel = warp * ROWS + (lane >> 1) * ROW
+        at_channel = warp * ROWS + (lane >> 1) * ROW + (lane >> 4) * SKEW
         a_border = batch * dim * state  # from one to the next
         at_border = (b * dim + channel) * state + states
 
@@ -119,7 +120,7 @@ def kernel(dtype: str, warps: int) -> Any:
                             four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
                         for n in unroll(8):
                             h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
-                    at_B += 4 * STATES
+                    at_B += FOUR
                 store_states(borders, at_border + (t0 // HALF + 1) * a_border, 4, some, all_, h)
             cuda.syncwarp()
             buffer = 1 - buffer

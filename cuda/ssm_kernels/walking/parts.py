@@ -12,7 +12,7 @@ import numpy as np
 
 from ssm_kernels._target import cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
-from ssm_kernels.intrinsics import ITEMSIZE, packed_access, shared_load, shared_store, short_access
+from ssm_kernels.intrinsics import ITEMSIZE, packed_access, shared_load, shared_store, short_access, staging
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, SOFTPLUS, WARP
 
@@ -29,6 +29,7 @@ class Tile:
 
     steps: int
     channels: int = CHANNELS
+    skew: int = 0  # by so much more the upper eight channels lie behind the lower, so that banks differ
 
     @property
     def row(self) -> int:
@@ -37,7 +38,7 @@ class Tile:
 
     @property
     def plane(self) -> int:
-        return self.channels * self.row
+        return self.channels * self.row + self.skew
 
     @property
     def rows(self) -> int:
@@ -45,9 +46,19 @@ class Tile:
         return 3 * self.plane
 
     @property
+    def four(self) -> int:
+        """From four steps of a map to the next, so that banks differ where a warp puts many fours there at once."""
+        return 4 * STATES + WARP // self.lanes
+
+    @property
+    def ahead(self) -> int:
+        """Of a warp and one array, on their way: each lane's own."""
+        return 4 * WARP * self.turns
+
+    @property
     def map(self) -> int:
         """Of B or of C."""
-        return self.steps * STATES
+        return self.lanes * self.four
 
     @property
     def lanes(self) -> int:
@@ -79,7 +90,7 @@ class Tile:
 
 # Long, where lanes have registers left: what is read for the next tile has more time to come. Narrow, where warps are
 # few.
-LONG, NARROW, SHORT = Tile(32), Tile(32, CHANNELS // 2), Tile(16)
+LONG, NARROW, SHORT = Tile(32), Tile(32, CHANNELS // 2), Tile(16, skew=16)
 
 
 def saved_every(dtype: str) -> int:
@@ -115,7 +126,27 @@ class Parts(NamedTuple):
     store_states: Device
     prepared: Device
     four: Device
-    fold: Device
+    ask: Device
+    take: Device
+
+
+@no_type_check
+@cache
+def folding(lanes):
+    """The function that adds up a pair's sums over states, where its lanes are so many apart."""
+
+    @inline
+    def fold(shared, at, y, odd):
+        """Of four steps, into the row of their channel: each lane adds up two of them."""
+        sent_0 = y[0] if odd else y[2]
+        sent_1 = y[1] if odd else y[3]
+        kept_0 = y[2] if odd else y[0]
+        kept_1 = y[3] if odd else y[1]
+        to = at + (2 if odd else 0)
+        shared[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, lanes)
+        shared[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, lanes)
+
+    return fold
 
 
 @no_type_check
@@ -124,8 +155,9 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     """For one dtype in memory, blocks of so many warps and tiles of so many steps."""
     OF_WARP, OF_BLOCK, THREADS = tile.channels, tile.channels * warps, threads(warps)
     MAP_TURNS, TURNS, NUMBERS = tile.map_turns(warps), tile.turns, 4 * tile.turns
-    MAP, TO_NEXT = tile.map, tile.across * tile.row
+    MAP, FOUR, TO_NEXT = tile.map, tile.four, tile.across * tile.row + tile.skew
     # a lane's word of a row, and a thread's of a map: the bits that count words, and how many those are
+    SHORT_ROWS = tile.lanes == 4
     WORD, LANES = tile.lanes - 1, (tile.lanes - 1).bit_length()
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     softplus, sigmoid = arithmetic("float32", False).softplus, arithmetic("float32", False).sigmoid
@@ -134,9 +166,11 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     PACKED, IN_FOUR, NOTHING = packed.numbers, 4 // packed.numbers, packed.zero
     IN_ROWS = tile.row_words(dtype)
     load_states, store_four = short_access("float32", 4)
+    copy_four, staged_four = staging(dtype)
     put, read = shared_store("float32"), shared_load("float32")
 
     @inline
+    @unrolled
     def block(dim):
         """Where a lane is.
 
@@ -149,7 +183,10 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
         at = types.int64(cuda.blockIdx.x)
         b = at // per_batch
         d0 = (at - b * per_batch) * OF_BLOCK
-        return b, d0, d0 + warp * OF_WARP, warp, lane, lane >> LANES, 4 * (lane & WORD)
+        reads = lane >> LANES
+        if SHORT_ROWS:  # eight lanes side by side read from all banks: their channels are four apart
+            reads = (lane >> 3) + (lane & 4)
+        return b, d0, d0 + warp * OF_WARP, warp, lane, reads, 4 * (lane & WORD)
 
     @inline
     def map_row(b, d0, dim, per_group, state, length):
@@ -205,7 +242,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
         """The states of a step side by side, first B's steps, then C's."""
         for turn in unroll(MAP_TURNS):
             item = tid + turn * THREADS
-            to = at + (item >> LANES + 4) * MAP + 4 * (item & WORD) * STATES + (item >> LANES & 15)
+            to = at + (item >> LANES + 4) * MAP + (item & WORD) * FOUR + (item >> LANES & 15)
             for i in unroll(IN_FOUR):
                 numbers = numbers_of(words[IN_FOUR * turn + i])
                 for j in unroll(PACKED):
@@ -263,17 +300,22 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
             out[first + j] = word[j]
 
     @inline
-    def fold(shared, at, y, odd):
-        """A pair's sums over states, of four steps, into the row of its channel: each lane adds up two of them."""
-        sent_0 = y[0] if odd else y[2]
-        sent_1 = y[1] if odd else y[3]
-        kept_0 = y[2] if odd else y[0]
-        kept_1 = y[3] if odd else y[1]
-        to = at + (2 if odd else 0)
-        shared[types.uint64(to)] = kept_0 + cuda.shfl_xor_sync(FULL, sent_0, 1)
-        shared[types.uint64(to + 1)] = kept_1 + cuda.shfl_xor_sync(FULL, sent_1, 1)
+    @unrolled
+    def ask(ahead, to, p, at, across):
+        """For four steps of each of a lane's channels: they go to shared memory past the registers."""
+        for i in unroll(TURNS):
+            copy_four(ahead, to + 4 * WARP * i, p, at + i * across)
+
+    @inline
+    @unrolled
+    def take(ahead, at, out):
+        """What the lane itself has asked for and waited for."""
+        for i in unroll(TURNS):
+            word = staged_four(ahead, at + 4 * WARP * i)
+            for j in unroll(4):
+                out[4 * i + j] = word[j]
 
     return Parts(
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four, fold,
+        prepared, four, ask, take,
     )  # fmt: skip

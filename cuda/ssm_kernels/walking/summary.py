@@ -30,12 +30,12 @@ def kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four, _,
+        prepared, four, _, _,
     ) = parts(dtype, warps, LONG)  # fmt: skip
     load_real, store_real = access("float32").load, access("float32").store
     ZERO, ONE = np.float32(0), np.float32(1)
     real_t = types.float32
-    TILE, ROW, PLANE, ROWS, MAP = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map
+    TILE, ROW, PLANE, ROWS, MAP, FOUR = LONG.steps, LONG.row, LONG.plane, LONG.rows, LONG.map, LONG.four
     ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
     BORDER, TO_OTHER_HALF = SHORT.steps, SHORT.lanes  # a long tile is two short ones
     ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
@@ -167,7 +167,7 @@ def kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Any:
                             if returning:
                                 decay[n] = decay[n] * alpha
                                 back[n] += decay[n] * (c8[n] * e4[w])
-                    at_B += 4 * STATES
+                    at_B += FOUR
             cuda.syncwarp()
             buffer = 1 - buffer
         of_part = (part * batch + b) * dim
