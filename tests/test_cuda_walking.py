@@ -365,7 +365,7 @@ def test_a_carry_over_more_chunks_than_it_reads_at_a_time():
     found = ends.ravel(), backs.ravel()
     given = (A.ravel(), start.ravel(), arriving.ravel(), *found, totals.ravel(), 1, 1, chunks, batch, dim, state)
     with simulated(0):
-        choosing.walking_carry_kernel(True).compiled()((1, 1, 1), (carry.THREADS, 1, 1), 0, given)
+        choosing.walking_carry_kernel(True).compiled()((1, 2, 1), (carry.THREADS, 1, 1), 0, given)
     for one, (right, bound) in zip(found, expected, strict=True):
         assert (abs(one.reshape(right.shape) - right) <= bound).all()
 
@@ -414,7 +414,7 @@ def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room, least
         (8, 2048, 2048, True, True),
         (8, 1536, 2048, True, False),
         (1, 5120, 2048, False, False),
-        (1, 1024, 131072, False, False),
+        (1, 1024, 16384, False, False),
     ],
 )
 def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth, one_back, monkeypatch):
@@ -426,6 +426,11 @@ def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth,
         waves = chunks * batch * dim / parts.CHANNELS / (launching.A_WAVE * 132)
         assert (chunks == 1) == one
         assert one or waves / np.ceil(waves) >= 0.9
+
+
+def test_long_sequences_have_chunks_of_one_length_as_far_as_a_grid_holds_them():
+    assert choosing.chunk_of(64, 131072, 132 * 8) == choosing.chunk_of(96, 65536, 132 * 8) == choosing.LONG_CHUNK
+    assert choosing.chunk_of(64, 1 << 30, 132 * 8) > choosing.LONG_CHUNK
 
 
 @pytest.mark.parametrize(

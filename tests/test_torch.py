@@ -407,7 +407,8 @@ def test_the_operators_keep_their_promises(options: dict[str, Any]) -> None:
     kwargs = tensors(random_arguments(0, batch=1, length=4, **options))
     inputs = [kwargs.get(name) for name in operators.ARRAYS]
     scalars = [kwargs["delta_softplus"], kwargs["discretization"]]
-    torch.library.opcheck(operators.scan, (*inputs, *scalars, True))
+    saving = kwargs["u"].device.type == "cpu"  # on a GPU what is traced saves none
+    torch.library.opcheck(operators.scan, (*inputs, *scalars, saving))
     given = *operators.scan(*inputs, *scalars, False), *inputs
     plain = [None if value is None else value.detach() for value in given]
     torch.library.opcheck(operators.scan_backward, (*plain, *scalars))
