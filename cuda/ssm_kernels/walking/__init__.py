@@ -1,7 +1,8 @@
 """Scans in which time is walked, not scanned: a lane goes step by step through eight states, each on its own.
 
     forward, summary     lane = 2 · channel + half        states 8 · half + j                                  j < 8
-    adjoint              lane = 4 · quad + quarter        channels quad + 8k, states 4 · quarter + j    k < 2, j < 4
+    adjoint              quad bits 0, 3, 4 of the lane    channels quad + 8k, states 4 · quarter + j    k < 2, j < 4
+                         quarter bits 1, 2
 
 So nothing waits for a scan over lanes. On the way back B and C gain from every channel, and a lane with two of them
 adds up half of it alone; of the two it keeps first the one whose sums over states will end in it. For enough warps
