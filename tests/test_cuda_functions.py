@@ -516,14 +516,15 @@ def test_sixteen_bytes_begin_where_they_may(dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_what_is_on_its_way_is_nan_until_its_group_has_been_waited_for(dtype):
     bits = np.dtype(runtime.BITS.get(dtype, dtype))
-    data, target = np.arange(1, 13).astype(bits), np.zeros(12, bits)
+    width = intrinsics.access(dtype).width
+    data, target = np.arange(1, 3 * width + 1).astype(bits), np.zeros(3 * width, bits)
     copy, load = intrinsics.staging(dtype)
 
     def there():
-        return [bool(np.isfinite(load(target, 4 * k)).all()) for k in range(3)]
+        return [bool(np.isfinite([load(target, width * k + j) for j in range(0, width, 4)]).all()) for k in range(3)]
 
     for k in range(3):
-        copy(target, 4 * k, data, 4 * k)
+        copy(target, width * k, data, width * k)
         if k < 2:
             intrinsics.commit_async()
     assert there() == [False, False, False]
@@ -533,8 +534,12 @@ def test_what_is_on_its_way_is_nan_until_its_group_has_been_waited_for(dtype):
     assert there() == [True, True, True]
     np.testing.assert_array_equal(target, data)
     assert list(load(target, 4)) == [intrinsics.access(dtype).load(data, 4 + k) for k in range(4)]
-    for access in (lambda: copy(target, 1, data, 0), lambda: copy(target, 0, data, 1), lambda: load(target, 1)):
-        with pytest.raises(ValueError, match="an access to 4 elements at element 1, which is no multiple"):
+    for access, of in (
+        (lambda: copy(target, 1, data, 0), width),
+        (lambda: copy(target, 0, data, 1), width),
+        (lambda: load(target, 1), 4),
+    ):
+        with pytest.raises(ValueError, match=f"an access to {of} elements at element 1, which is no multiple"):
             access()
 
 

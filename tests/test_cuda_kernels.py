@@ -298,7 +298,7 @@ MUTANTS = {
     "dA of one tile": (backward, "held_dA[INDEX(held)] + sum_a", "sum_a", PLAIN),
     "gradients past the end": (backward, "r[i] if i < left else ZERO", "r[i]", PLAIN),
     "half of a conjugate pair's gradient": (backward, "es[i] = TWO * es[i]", "pass", COMPLEX),
-    "a block left out": (sums, "range(1, rows)", "range(2, rows)", BATCH),
+    "a block left out": (sums, "(rows - 1) % AHEAD", "(rows - 2) % AHEAD", BATCH),
     "every step cuts": (variant, "seq_idx[at + i] != seq_idx[at + i - 1]", "seq_idx[at + i] != seq_idx[at]", PACKED),
     "copies past the end": (variant, "valid = min(max(left - t, 0), wide)", "valid = wide", PLAIN),
 }

@@ -17,7 +17,7 @@ if kernel_runs.NEITHER:
 
 from ssm_kernels import choosing, description, scan, segments
 from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.walking import adjoint, carry, forward, launching, middles, parts, summary
+from ssm_kernels.walking import adjoint, carry, chunks, forward, launching, middles, parts, summary
 
 import ssm_edu
 from ssm_edu import bounds
@@ -39,12 +39,13 @@ NOTHING = dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_stat
 def by_walking(chunk=16, warps=WALKING_WARPS, tile=parts.LONG, saving=False):
     """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all.
 
-    From saved states the way back has one chunk.
+    From saved states the way back has one chunk, and the way forward chunks of whole tiles.
     """
+    forth = max(chunk, parts.LONG.steps) if saving else chunk
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
         patch.setattr(scan, "LEAST_WALKED", 1)
-        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else chunk)
+        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else forth)
         patch.setattr(launching, "tile_forward", lambda *_: tile)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
@@ -77,7 +78,7 @@ QUADS = ("float32", 48, {"length": 40, "tile": parts.NARROW})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
 SAVING = {"saving": True}
 SAVED = ("float32", 48, {"length": 36} | SAVING)
-SAVED_FORTH = ("float16", 48, {"length": 104, "batch": 2} | SAVING)
+SAVED_FORTH = ("float16", 64, {"length": 104, "batch": 2} | SAVING)
 SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
 MIDDLES_OF_GROUPS = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2, "batch": 2} | SAVING)
 NOTHING_COMES_BACK = ("float32", 48, {"length": 20} | SAVING)
@@ -365,7 +366,7 @@ def test_a_carry_over_more_chunks_than_it_reads_at_a_time():
     found = ends.ravel(), backs.ravel()
     given = (A.ravel(), start.ravel(), arriving.ravel(), *found, totals.ravel(), 1, 1, chunks, batch, dim, state)
     with simulated(0):
-        choosing.walking_carry_kernel(True).compiled()((1, 2, 1), (carry.THREADS, 1, 1), 0, given)
+        choosing.walking_carry_kernel().compiled()((1, 2, 1), (carry.THREADS, 1, 1), 0, given)
     for one, (right, bound) in zip(found, expected, strict=True):
         assert (abs(one.reshape(right.shape) - right) <= bound).all()
 
@@ -396,16 +397,33 @@ def test_by_walking_through_the_door():
 
 @settings(max_examples=4 * settings.default.max_examples)  # nothing is launched
 @given(
-    warps=st.integers(1, 4096),
+    blocks=st.integers(1, 1024),
     length=st.integers(1, 1 << 20) | st.integers(1, 1 << 40),
-    room=st.sampled_from([1, 8, 132 * 8]),
-    least=st.sampled_from([0, 2.25]),
+    processors=st.sampled_from([1, 8, 132]),
+    room=st.sampled_from([chunks.FORTH, chunks.BACK]),
 )
-def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room, least):
-    chunk = choosing.chunk_of(warps, length, room, least)
+def test_chunks_are_tiles_and_as_many_as_a_grid_holds(blocks, length, processors, room):
+    chunk = chunks.chunk_of(blocks, length, processors, room)
     assert chunk > 0
     assert chunk % parts.LONG.steps == 0 or chunk == length
-    assert -(-length // chunk) <= min(max(8 * room, length // choosing.LONG_CHUNK + 1), choosing.MOST_CHUNKS)
+    assert chunk >= min(length, chunks.LEAST)
+    assert -(-length // chunk) <= chunks.MOST_CHUNKS
+
+
+@pytest.mark.parametrize(
+    ("blocks", "length", "chunk", "most"),
+    [
+        (24, 65536, 992, 12 + 64 / 992),  # 66 · 24 are 12 · 132, and 24 short ones
+        (24, 65536, 1024, 12),  # 11.6 on average
+        (24, 65536, 1056, 12),
+        (16, 16384, 288, 7),
+        (256, 2048, 2048, 2),
+        (1, 100, 64, 1),
+        (132, 96, 64, 1.5),
+    ],
+)
+def test_the_fullest_multiprocessor(blocks, length, chunk, most):
+    assert chunks.fullest(blocks, length, chunk, 132) == pytest.approx(most)
 
 
 @pytest.mark.parametrize(
@@ -418,19 +436,13 @@ def test_chunks_are_tiles_and_as_many_as_a_grid_holds(warps, length, room, least
     ],
 )
 def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth, one_back, monkeypatch):
-    """The way forward has one where it can: more take another pass. Else the last wave of warps is all but full."""
+    """The way forward has one where it can: more take another pass. Else no multiprocessor has much more than others."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     sizes = SimpleNamespace(batch=batch, dim=dim, length=length)
     for forth, one in (True, one_forth), (False, one_back):
-        chunks = -(-length // launching.chunk_for(sizes, forward=forth))
-        waves = chunks * batch * dim / parts.CHANNELS / (launching.A_WAVE * 132)
-        assert (chunks == 1) == one
-        assert one or waves / np.ceil(waves) >= 0.9
-
-
-def test_long_sequences_have_chunks_of_one_length_as_far_as_a_grid_holds_them():
-    assert choosing.chunk_of(64, 131072, 132 * 8) == choosing.chunk_of(96, 65536, 132 * 8) == choosing.LONG_CHUNK
-    assert choosing.chunk_of(64, 1 << 30, 132 * 8) > choosing.LONG_CHUNK
+        chunk, blocks = launching.chunk_for(sizes, forward=forth), batch * dim // parts.channels(parts.WARPS)
+        assert (chunk == length) == one
+        assert one or blocks * length / chunk / 132 >= 0.9 * chunks.fullest(blocks, length, chunk, 132)
 
 
 @pytest.mark.parametrize(
@@ -484,8 +496,9 @@ WALKING_MUTANTS = {
         "if False:\n            store",
         CHUNKS,
     ),
-    "carry: chunks do not add up": (carry, "h = P[w] * h + x[w]", "h = x[w]", CHUNKS),
-    "carry: what comes back does not add up": (carry, "g = P[w] * g + x[w]", "g = x[w]", CHUNKS),
+    "carry: chunks do not add up": (carry, "h = exp2(a * dt[w]) * h + x[w]", "h = x[w]", CHUNKS),
+    "carry: back as forth": (carry, "if cuda.blockIdx.y == 1", "if False", CHUNKS),
+    "carry: what comes back from the last chunk on is the first state": (carry, "backs, arriving", "backs, start", CHUNKS),
     "adjoint: no barrier behind what is staged": (adjoint, STAGED, "tid, words)", CHUNKS),
     "adjoint: no barrier before shares are added up": (
         adjoint,
@@ -494,7 +507,13 @@ WALKING_MUTANTS = {
         WORD,
     ),
     "adjoint: one buffer of shares": (adjoint, "buffer = BUFFER - buffer", "pass", BLOCK),
-    "adjoint: rows replaced while they are read": (adjoint, "cuda.syncwarp()  # the rows", "pass  # the rows", WORD),
+    "adjoint: rows of another lane taken before they are there": (
+        adjoint,
+        "cuda.syncwarp()  # what",
+        "pass  # what",
+        TILES,
+    ),
+    "adjoint: rows put where another lane's are": (parts, "channel >> 1 & 2", "0", TILES),
     "adjoint: the first four steps first": (adjoint, "q = fours - 1 - turn", "q = turn", CHUNKS),
     "adjoint: no state before the chunk": (adjoint, "h[j] += exp2(", "h[j] += ZERO * exp2(", CHUNKS),
     "adjoint: nothing comes back to the chunk": (
@@ -503,23 +522,12 @@ WALKING_MUTANTS = {
         "to_other, False, False, g)",
         WORD,
     ),
-    "adjoint: half of the quads": (
-        adjoint,
-        "for m in unroll(2):\n                    four",
-        "for m in unroll(1):\n                    four",
-        WORD,
-    ),
-    "adjoint: one warp of the block": (
-        adjoint,
-        "for w in unroll(warps)",
-        "for w in unroll(1)",
-        TWO_WARPS,
-    ),
+    "adjoint: half of the quads": (adjoint, "word[j] + word[4 + j]", "word[j]", WORD),
+    "adjoint: one warp of the block": (adjoint, "ZERO if first else sums", "ZERO if True else sums", TWO_WARPS),
     "adjoint: one turn of the sums": (adjoint, "for turn in unroll(SUM_TURNS)", "for turn in unroll(1)", WORD),
     "adjoint: the share of the other lane": (adjoint, "kept_1 if odd else kept_0", "kept_0 if odd else kept_1", WORD),
     "adjoint: steps beyond the end": (adjoint, "min(FOURS, (end - t0) >> 2)", "FOURS", WORD),
-    "adjoint: ∂D beyond the end": (adjoint, "es[m] * us[m] if there else ZERO", "es[m] * us[m]", WORD),
-    "adjoint: the bias beyond the end": (adjoint, "grad if there else ZERO", "grad", WORD),
+    "adjoint: gradients beyond the end": (adjoint, "if there:", "if True:", WORD),
     "adjoint: the skip left out": (adjoint, "s8[m] * dt[m] + skip[i] * es[m]", "s8[m] * dt[m]", WORD),
     "adjoint: ∂A of the step's own state": (adjoint, "back = g[n] * h[i]", "back = g[n] * h[i + 8]", WORD),
     "adjoint: what leaves the last chunk": (adjoint, "if part == 0", "if end == length", CHUNKS),
@@ -545,11 +553,11 @@ WALKING_MUTANTS = {
         WORD,
     ),
     "parts: the steps of the other lane": (parts, "to = at + (2 if odd", "to = at + (0 if odd", WORD),
-    "forward: states saved from each chunk's first step on": (forward, "t0 + s & WITHIN", "s & WITHIN", SAVED_FORTH),
+    "forward: states saved from each chunk's first step on": (forward, "(t0 + border) //", "border //", SAVED_FORTH),
     "forward: saved states of the other channels": (
         forward,
-        "((t0 + s) // every * batch + b) * dim + channel",
-        "((t0 + s) // every * batch + b) * dim + (channel ^ 1)",
+        "((t0 + border) // every * batch + b) * dim + channel",
+        "((t0 + border) // every * batch + b) * dim + (channel ^ 1)",
         SAVED,
     ),
     "middles: the first block's channels": (middles, "map_row(b, d0, dim", "map_row(b, 0, dim", MIDDLES_OF_GROUPS),
@@ -566,8 +574,8 @@ WALKING_MUTANTS = {
     "adjoint: the states of the tile before last": (adjoint, "channel -= a_tile", "channel -= 2 * a_tile", LONG_CHUNKS),
     "adjoint: the last four steps' shares left out": (
         adjoint,
-        "tid, totals)\n        write_shares(totals, tid, pending",
-        "tid, totals)\n        write_shares(totals, tid, -1",
+        "exchange(tid, sums, shares)\n        write_shares(shares, tid, pending",
+        "exchange(tid, sums, shares)\n        write_shares(shares, tid, -1",
         WORD,
     ),
     "adjoint: shares of the four steps before": (adjoint, "pending = t0 + 4 * q", "pending = t0 + 4 * q + 4", WORD),

@@ -97,8 +97,8 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
         yield "walking", None, kernel
     for dtypes in STEPS:
         yield "step", None, decoding.step_kernel(dtypes)
-    for shares, total, aligned in SUMS:
-        yield "sums", None, choosing.sum_kernel(shares, total, aligned)
+    for shares, narrow, aligned in SUMS:
+        yield "sums", None, choosing.sum_kernel(shares, narrow, aligned)
 
 
 def by_walking() -> Iterator[Compilable]:
@@ -111,8 +111,7 @@ def by_walking() -> Iterator[Compilable]:
             yield choosing.walking_middles_kernel(dtype, WARPS)
         for saved in (False, True):
             yield choosing.walking_adjoint_kernel(dtype, WARPS, saved)
-    for returning in (False, True):
-        yield choosing.walking_carry_kernel(returning)
+    yield choosing.walking_carry_kernel()
 
 
 def split(given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -39,8 +39,6 @@ SHARED_BYTES = 48 * 1024
 HOPPER_SHARED_BYTES = 112 * 1024 if LARGE_BLOCKS else SHARED_BYTES
 WARPS = 4
 WARPS_A_MULTIPROCESSOR = 8
-MOST_CHUNKS = 65535  # a grid's second dimension
-LONG_CHUNK, MANY_WAVES = 31 * 32, 6  # steps; of half, or twice, as many steps the chunks take longer
 HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)
 
 
@@ -276,36 +274,16 @@ def walking_adjoint_kernel(dtype: str, warps: int, saved: bool) -> Compilable:
 
 
 @cache
-def walking_carry_kernel(returning: bool) -> Compilable:
+def walking_carry_kernel() -> Compilable:
     return Compilable(
-        f"walking: carry{' and back' if returning else ''}", carry.kernel(returning), carry.signature(), carry.THREADS,
+        "walking: carry", carry.kernel(), carry.signature(), carry.THREADS,
         expects=frozenset({"ex2"}), since=HOPPER,
     )  # fmt: skip
 
 
 @cache
-def chunk_of(warps: int, length: int, room: int, least: float = 0) -> int:
-    """Steps that a warp takes, so that the last wave of `room` warps is full, and chunks are long.
-
-    These are long tiles, which in float32 begin with a line of the cache each; `least` waves, if there can be so many.
-    Of many waves none needs to be full.
-    """
-    if warps * length >= MANY_WAVES * room * LONG_CHUNK:
-        return max(LONG_CHUNK, ceil(length / (MOST_CHUNKS * parts.LONG.steps)) * parts.LONG.steps)
-    best, found = (False, 0.0), length
-    # of 64 steps at least, and no more than eight waves
-    for count in range(1, min(ceil(length / 64), max(8 * room // warps, 1)) + 1):
-        chunk = ceil(length / (count * parts.LONG.steps)) * parts.LONG.steps
-        waves = warps * ceil(length / chunk) / room
-        value = waves >= least, waves / ceil(waves) * chunk / (chunk + parts.SHORT.steps)
-        if value > best:
-            best, found = value, chunk
-    return found
-
-
-@cache
-def sum_kernel(shares: str, total: str, aligned: bool) -> Compilable:
+def sum_kernel(shares: str, narrow: str, aligned: bool) -> Compilable:
     arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
-    kernel = sums.kernel(shares, total, aligned)
-    name = f"sums {shares} {total}{'' if aligned else ', one by one'}"
-    return Compilable(name, kernel, sums.signature(shares, total), sums.THREADS, None, arithmetic)
+    kernel = sums.kernel(shares, narrow, aligned)
+    name = f"sums {shares} {narrow}{'' if aligned else ', one by one'}"
+    return Compilable(name, kernel, sums.signature(shares, narrow), sums.THREADS, None, arithmetic)

@@ -17,7 +17,7 @@ Shared arrays have `shared_load(dtype)` and `shared_store(dtype)`, 16 bytes too,
 from global to shared memory past the registers, of which the first `valid` elements are read and the others become
 zero. What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last`
 for all but the last group; other threads see the copies after a barrier too. In the twin there is NaN until then.
-`staging(dtype)` is such a copy of four elements, and the load that widens them.
+`staging(dtype)` is such a copy past the first-level cache too, and a load of four elements that widens them.
 """
 
 from __future__ import annotations
@@ -198,9 +198,9 @@ if SIMULATED:
         io = access(dtype)
 
         def copy(array: Any, i: Any, p: Any, j: Any) -> None:
-            _check_aligned(i, 4)
-            _check_aligned(j, 4)
-            for k in range(4):
+            _check_aligned(i, io.width)
+            _check_aligned(j, io.width)
+            for k in range(io.width):
                 _send(array, i + k, p[j + k])
 
         def load(array: Any, i: Any) -> Any:
@@ -478,15 +478,16 @@ else:
         size = 4 * ITEMSIZE[dtype]
         row = types.UniTuple(types.float32, 4)
 
+        # past the first-level cache: lines kept there for what is on its way leave none for anything else
         @intrinsic
         def copy(typingctx: Any, array: Any, i: Any, p: Any, j: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 array_, i_, p_, j_ = args
                 data = context.make_array(signature.args[0])(context, builder, array_).data
-                target = builder.ptrtoint(_vector(builder, data, i_, dtype, SHARED, size), I32)
-                source = builder.ptrtoint(_vector(builder, p_, j_, dtype, GLOBAL, size), ir.IntType(64))
+                target = builder.ptrtoint(_vector(builder, data, i_, dtype, SHARED, 16), I32)
+                source = builder.ptrtoint(_vector(builder, p_, j_, dtype, GLOBAL, 16), ir.IntType(64))
                 kind = ir.FunctionType(ir.VoidType(), [I32, ir.IntType(64)])
-                text = f"cp.async.ca.shared.global [$0], [$1], {size};"
+                text = "cp.async.cg.shared.global.L2::128B [$0], [$1], 16;"
                 builder.call(ir.InlineAsm(kind, text, "r,l,~{memory}", side_effect=True), [target, source])
                 return context.get_dummy_value()
 

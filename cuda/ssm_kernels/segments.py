@@ -78,4 +78,4 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate):
             (shares_C, staged[1], grads.C, v.map_C, scan.group_C),
         )
     ]
-    add_up([*pending, *sums], stream)
+    add_up([*sums, *pending], stream)

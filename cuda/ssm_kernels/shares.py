@@ -32,17 +32,23 @@ def of_channels(grads, rows, dim, state, number, precision, allocate):
 
 @no_type_check
 def add_up(pending, stream):
-    """Sums of the same dtypes go into one launch, three at most."""
+    """Sums of shares of the same dtype go into one launch, first those of channels, whose many rows take the longest."""
     groups = {}
     for dtype, total_dtype, *sum_ in pending:
         width = 16 // ITEMSIZE[dtype]
-        groups.setdefault((dtype, total_dtype, width > 1 and sum_[-1] % width == 0), []).append(sum_)
-    for (dtype, total_dtype, aligned), found in groups.items():
-        kernel, width = sum_kernel(dtype, total_dtype, aligned), 16 // ITEMSIZE[dtype] if aligned else 1
-        for first in range(0, len(found), sums.AT_ONCE):
-            some = found[first : first + sums.AT_ONCE]
-            most = max(outer * size for _, _, outer, _, size in some)
-            grid = (-(-most // (width * sums.THREADS)), len(some), 1)
-            unused = (some[0][0], some[0][0], 0, 1, 1)
-            rows = [*some, *[unused] * (sums.AT_ONCE - len(some))]
-            kernel.compiled()(grid, (sums.THREADS, 1, 1), stream, [argument for row in rows for argument in row])
+        groups.setdefault((dtype, width > 1 and sum_[-1] % width == 0), []).append((total_dtype, sum_))
+    for (dtype, aligned), found in groups.items():
+        same, others = ([sum_ for total, sum_ in found if (total == dtype) == is_same] for is_same in (True, False))
+        narrow = next((total for total, _ in found if total != dtype), dtype)
+        width = 16 // ITEMSIZE[dtype] if aligned else 1
+        while same or others:
+            first, same = same[: sums.SAME], same[sums.SAME :]
+            if narrow == dtype:
+                others, same = same[: sums.NARROW], same[sums.NARROW :]
+            blocks = sum(-(-outer * size // (width * sums.THREADS)) for _, _, outer, _, size in (*first, *others))
+            nothing, unused = found[0][1][0], sums.SAME - len(first)
+            each = [*first, *[(nothing, nothing, 0, 1, 1)] * unused, *others]
+            each += [(nothing, nothing, 0, 1, 1)] * (sums.SAME + sums.NARROW - len(each))
+            arguments = [argument for one in each for argument in one]
+            sum_kernel(dtype, narrow, aligned).compiled()((blocks, 1, 1), (sums.THREADS, 1, 1), stream, arguments)
+            others, narrow = [], dtype

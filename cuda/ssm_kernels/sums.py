@@ -6,58 +6,112 @@ from functools import cache
 from typing import Any, no_type_check
 
 from ssm_kernels._target import cuda, types
+from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, pointer
 from ssm_kernels.unrolling import unroll, unrolled
 
 THREADS = 128
-AT_ONCE = 3
+SAME, NARROW = 3, 2  # arrays at a time
+AHEAD = 8  # rows that are read at a time
 
 
-def signature(shares: str, total: str) -> Any:
-    one = (pointer(shares), pointer(total), types.int64, types.int64, types.int64)
-    return types.void(*one * AT_ONCE)
+def signature(shares: str, narrow: str) -> Any:
+    same, other = ((pointer(shares), pointer(total), *(types.int64,) * 3) for total in (shares, narrow))
+    return types.void(*same * SAME, *other * NARROW)
 
 
 @no_type_check
 @cache
-def kernel(shares: str, total: str, aligned: bool) -> Any:
-    """total[g·size + k] = Σ_r shares[(g·rows + r)·size + k], g < outer, for up to three arrays, a row of blocks each.
+def kernel(shares: str, narrow: str, aligned: bool) -> Any:
+    """total[g·size + k] = Σ_r shares[(g·rows + r)·size + k], g < outer, for up to five arrays, one after the other.
 
-    `aligned` if each size is a multiple of 16 bytes.
+    Totals of the first three have the dtype of the shares, those of the others `narrow`. `aligned` if each size is a
+    multiple of 16 bytes.
     """
-    source, target = access(shares), access(total)
+    source = access(shares)
     width = source.width if aligned else 1
-    load, load_wide, store, wide = source.load, source.load_wide, target.store, width > 1
+    load, load_wide, wide = source.load, source.load_wide, width > 1
+    store, store_narrow = source.store, access(narrow).store
     four = width == 4
+    OF_BLOCK = THREADS * width
+
+    @inline
+    @unrolled
+    def read(p, at):
+        if wide:
+            x = load_wide(p, at)
+        else:
+            x = load(p, at)
+        return x
+
+    @inline
+    @unrolled
+    def plus(x, y):
+        if four:
+            z = x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3]
+        elif wide:
+            z = x[0] + y[0], x[1] + y[1]
+        else:
+            z = x + y
+        return z
+
+    @inline
+    def blocks(outer, size):
+        return (outer * size + OF_BLOCK - 1) // OF_BLOCK
+
+    @inline
+    @unrolled
+    def total_of(p, at, rows, size):
+        x = read(p, at)
+        at += size
+        for _ in range((rows - 1) // AHEAD):
+            y0, y1 = read(p, at), read(p, at + size)
+            y2, y3 = read(p, at + 2 * size), read(p, at + 3 * size)
+            y4, y5 = read(p, at + 4 * size), read(p, at + 5 * size)
+            y6, y7 = read(p, at + 6 * size), read(p, at + 7 * size)
+            at += AHEAD * size
+            x = plus(plus(plus(plus(x, y0), y1), y2), y3)
+            x = plus(plus(plus(plus(x, y4), y5), y6), y7)
+        for _ in range((rows - 1) % AHEAD):
+            x = plus(x, read(p, at))
+            at += size
+        return x
 
     @unrolled
     def sum_rows(
         shares_0, total_0, outer_0, rows_0, size_0,
         shares_1, total_1, outer_1, rows_1, size_1,
         shares_2, total_2, outer_2, rows_2, size_2,
+        shares_3, narrow_3, outer_3, rows_3, size_3,
+        shares_4, narrow_4, outer_4, rows_4, size_4,
     ):  # fmt: skip
-        source_, target_, outer, rows, size = shares_0, total_0, outer_0, rows_0, size_0
-        if cuda.blockIdx.y == 1:
-            source_, target_, outer, rows, size = shares_1, total_1, outer_1, rows_1, size_1
-        elif cuda.blockIdx.y == 2:
-            source_, target_, outer, rows, size = shares_2, total_2, outer_2, rows_2, size_2
-        k = (types.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x) * width
+        block = types.int64(cuda.blockIdx.x)
+        p, total, narrow_, outer, rows, size, same = shares_0, total_0, narrow_3, outer_0, rows_0, size_0, True
+        left = block - blocks(outer_0, size_0)
+        if left >= 0:
+            block, p, total, outer, rows, size = left, shares_1, total_1, outer_1, rows_1, size_1
+            left -= blocks(outer_1, size_1)
+        if left >= 0:
+            block, p, total, outer, rows, size = left, shares_2, total_2, outer_2, rows_2, size_2
+            left -= blocks(outer_2, size_2)
+        if left >= 0:
+            block, p, outer, rows, size, same = left, shares_3, outer_3, rows_3, size_3, False
+            left -= blocks(outer_3, size_3)
+        if left >= 0:
+            block, p, narrow_, outer, rows, size = left, shares_4, narrow_4, outer_4, rows_4, size_4
+        k = (block * THREADS + cuda.threadIdx.x) * width
         if k >= outer * size:
             return
-        at = k // size * (rows - 1) * size + k
+        x = total_of(p, k // size * (rows - 1) * size + k, rows, size)
         if wide:
-            x = load_wide(source_, at)
-            for _ in range(1, rows):
-                at += size
-                y = load_wide(source_, at)
-                x = (x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3]) if four else (x[0] + y[0], x[1] + y[1])
             for i in unroll(width):
-                store(target_, k + i, x[i])
+                if same:
+                    store(total, k + i, x[i])
+                else:
+                    store_narrow(narrow_, k + i, x[i])
+        elif same:
+            store(total, k, x)
         else:
-            one = load(source_, at)
-            for _ in range(1, rows):
-                at += size
-                one = one + load(source_, at)
-            store(target_, k, one)
+            store_narrow(narrow_, k, x)
 
     return sum_rows

@@ -16,6 +16,7 @@ import numpy as np
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
 from ssm_kernels.intrinsics import (
+    ITEMSIZE,
     POINTEES,
     access,
     exp2,
@@ -31,7 +32,8 @@ from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS
 from ssm_kernels.walking.parts import SHORT, STATES, folding, parts, threads
 
 TILE, FOURS = SHORT.steps, SHORT.steps // 4
-ROW, SKEW, PLANE, ROWS = SHORT.row, SHORT.skew, SHORT.plane, SHORT.rows
+ROW, SKEW, PLANE = SHORT.row, SHORT.skew, SHORT.plane
+ROWS = 2 * SHORT.rows  # what goes into a tile, and the sums over states that come of it
 MAPS, FOUR = SHORT.map, SHORT.four
 KEPT = 256  # numbers of a warp's states
 STEP = 264  # from one step's sums of a warp to the next's, for B and 128 further for C, so that banks differ
@@ -59,7 +61,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     """
     (
         block, map_row, _, _, put_rows, read_maps, put_maps, _, _, read_states, store_states,
-        prepared, four, ask, take,
+        prepared, four, asks, ask, take,
     ) = parts(dtype, warps, SHORT)  # fmt: skip
     softplus_and_slope, sigmoid = arithmetic("float32", False).softplus_and_slope, arithmetic("float32", False).sigmoid
     load_real, store_real = access("float32").load, access("float32").store
@@ -70,9 +72,12 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     THREADS = threads(warps)
     TO_NEXT = 8 * ROW + SKEW
     SUM_TURNS = 4 * 2 * STATES // THREADS
+    PARTS = 4 * SUM_TURNS
     WORDS, word_t = SHORT.map_words(dtype, warps), packed_access(dtype).word_t
     ALL_AHEAD, ALL_STATES, element_t = warps * 4 * AHEAD, warps * KEPT, POINTEES[dtype]
     copy_states, _ = staging("float32")
+    IN_COPY = 16 // ITEMSIZE[dtype]
+    SHARED_COPIES = IN_COPY > 4
     # of a block's shared memory: the maps, and by warps the rows, the states, and two buffers of sums
     ROWS_AT, KEPT_AT = 2 * MAPS, 2 * MAPS + warps * ROWS
     SUMS_AT, BUFFER = KEPT_AT + warps * FOURS * KEPT, warps * SUMS
@@ -117,9 +122,53 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                             h[4 * k + j] = exp2(d8[4 * k + w] * a[4 * k + j]) * h[4 * k + j] + x8[4 * k + w] * b4[j]
 
     @inline
+    def place(item):
+        """The first of four states, the share of the quads, the step and the map.
+
+        Lanes side by side read from all banks, and write four steps side by side.
+        """
+        n = 4 * (item & 1) + 8 * (item >> 5 & 1)
+        return n, (item >> 1 & 1) + (item >> 4 & 1) * 2, item >> 2 & 3, item >> 6
+
+    @inline
     @unrolled
-    def four_back(shared, at_own, at_other, at_B, kept, sums, odd, a, g, sum_A):
-        """Four steps: g becomes Āg of the step before them."""
+    def read_part(shared, at, tid, part, out):
+        """Of what a thread adds up of four steps, one of four parts: two quads of a warp, for a turn."""
+        turn, w = part // warps, part % warps
+        n, share, step, map_ = place(tid + turn * THREADS)
+        from_ = at + w * SUMS + step * STEP + 128 * map_ + 16 * share + n
+        four(shared, from_, out, 0)
+        four(shared, from_ + 64, out, 4)
+
+    @inline
+    @unrolled
+    def add_part(part, word, sums):
+        turn, first = part // warps, part % warps == 0
+        for j in unroll(4):
+            sums[4 * turn + j] = word[j] + word[4 + j] + (ZERO if first else sums[4 * turn + j])
+
+    @inline
+    @unrolled
+    def exchange(tid, sums, shares):
+        """B's and C's shares of four steps: four lanes for a step, map and four states, each every fourth quad."""
+        for turn in unroll(SUM_TURNS):
+            _, share, _, _ = place(tid + turn * THREADS)
+            high, odd = share >= 2, share & 1 == 1
+            s0, s1, s2, s3 = sums[4 * turn], sums[4 * turn + 1], sums[4 * turn + 2], sums[4 * turn + 3]
+            kept_0 = s2 if high else s0
+            kept_1 = s3 if high else s1
+            kept_0 += cuda.shfl_xor_sync(FULL, s0 if high else s2, 16)
+            kept_1 += cuda.shfl_xor_sync(FULL, s1 if high else s3, 16)
+            shares[turn] = (kept_1 if odd else kept_0) + cuda.shfl_xor_sync(FULL, kept_0 if odd else kept_1, 2)
+
+    @inline
+    @unrolled
+    def four_back(shared, at_own, at_other, at_B, kept, to, from_, tid, odd, a, g, sum_A, shares):
+        """Four steps: g becomes Āg of the step before them.
+
+        Meanwhile the block's shares of the four steps walked before, whose parts lie at `from_`, are added up, a part
+        a step, so that nobody waits for what is read.
+        """
         d8 = cuda.local.array(8, real_t)
         x8 = cuda.local.array(8, real_t)
         e8 = cuda.local.array(8, real_t)
@@ -132,6 +181,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         q = cuda.local.array(8, real_t)
         dB4 = cuda.local.array(4, real_t)
         dC4 = cuda.local.array(4, real_t)
+        word = cuda.local.array(8, real_t)
+        sums = cuda.local.array(PARTS, real_t)
         four(shared, at_own, d8, 0)
         four(shared, at_other, d8, 4)
         four(shared, at_own + PLANE, x8, 0)
@@ -150,6 +201,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         for v in unroll(4):
             w = 3 - v
             four(shared, at_B + w * STATES + MAPS, c4, 0)
+            read_part(shared, from_, tid, v, word)
             for j in unroll(4):
                 dB4[j] = ZERO
                 dC4[j] = ZERO
@@ -169,56 +221,25 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                     back = g[n] * h[i]
                     q[m] += back * a[n]
                     sum_A[n] += back * d8[m]
-            put(shared, sums + w * STEP, (dB4[0], dB4[1], dB4[2], dB4[3]))
-            put(shared, sums + w * STEP + 128, (dC4[0], dC4[1], dC4[2], dC4[3]))
-        cuda.syncwarp()  # the rows have been read
-        fold_quad(shared, at_own, q, odd)
-        fold_quad(shared, at_own + PLANE, s, odd)
-        fold_quad(shared, at_own + 2 * PLANE, y, odd)
-
-    @inline
-    def place(item):
-        """The first of four states, the share of the quads, the step and the map.
-
-        Lanes side by side read from all banks, and write four steps side by side.
-        """
-        n = 4 * (item & 1) + 8 * (item >> 5 & 1)
-        return n, (item >> 1 & 1) + (item >> 4 & 1) * 2, item >> 2 & 3, item >> 6
+            add_part(v, word, sums)
+            put(shared, to + w * STEP, (dB4[0], dB4[1], dB4[2], dB4[3]))
+            put(shared, to + w * STEP + 128, (dC4[0], dC4[1], dC4[2], dC4[3]))
+        exchange(tid, sums, shares)
+        fold_quad(shared, at_own + 3 * PLANE, q, odd)
+        fold_quad(shared, at_own + 4 * PLANE, s, odd)
+        fold_quad(shared, at_own + 5 * PLANE, y, odd)
 
     @inline
     @unrolled
-    def sum_channels(shared, at, tid, totals):
-        """B's and C's shares of four steps: four lanes for a step, map and four states, each every fourth quad."""
-        word = cuda.local.array(4, real_t)
-        for turn in unroll(SUM_TURNS):
-            n, share, step, map_ = place(tid + turn * THREADS)
-            from_ = at + step * STEP + 128 * map_ + 16 * share + n
-            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
-            for w in unroll(warps):
-                for m in unroll(2):
-                    four(shared, from_ + w * SUMS + 64 * m, word, 0)
-                    s0 += word[0]
-                    s1 += word[1]
-                    s2 += word[2]
-                    s3 += word[3]
-            high, odd = share >= 2, share & 1 == 1
-            kept_0 = s2 if high else s0
-            kept_1 = s3 if high else s1
-            kept_0 += cuda.shfl_xor_sync(FULL, s0 if high else s2, 16)
-            kept_1 += cuda.shfl_xor_sync(FULL, s1 if high else s3, 16)
-            totals[turn] = (kept_1 if odd else kept_0) + cuda.shfl_xor_sync(FULL, kept_0 if odd else kept_1, 2)
-
-    @inline
-    @unrolled
-    def write_shares(totals, tid, t, row, state, length, dB, dC):
+    def write_shares(shares, tid, t, row, state, length, dB, dC):
         for turn in unroll(SUM_TURNS):
             n, share, step, map_ = place(tid + turn * THREADS)
             if n < state and t >= 0:
                 to = (row + n + share) * length + t + step
                 if map_ == 0:
-                    store_real(dB, to, totals[turn])
+                    store_real(dB, to, shares[turn])
                 else:
-                    store_real(dC, to, totals[turn])
+                    store_real(dC, to, shares[turn])
 
     @inline
     def ask_states(coming, to, p, at, to_other, mine):
@@ -228,10 +249,9 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
     @inline
     @unrolled
-    def write_rows(p, at, across, there, x):
-        if there:
-            for i in unroll(2):
-                store_four(p, at + i * across, (x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
+    def write_rows(p, at, across, x):
+        for i in unroll(2):
+            store_four(p, at + i * across, (x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
 
     @inline
     @unrolled
@@ -279,7 +299,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         q8 = cuda.local.array(8, real_t)
         y8 = cuda.local.array(8, real_t)
         words = cuda.local.array(WORDS, word_t)
-        totals = cuda.local.array(SUM_TURNS, real_t)
+        sums = cuda.local.array(PARTS, real_t)
+        shares = cuda.local.array(SUM_TURNS, real_t)
         bias = cuda.local.array(2, real_t)
         skip = cuda.local.array(2, real_t)
         sum_D = cuda.local.array(2, real_t)
@@ -324,11 +345,14 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         held = 16 * quad + 4 * quarter
         at_kept = KEPT_AT + warp * FOURS * KEPT + held
         at_sums = SUMS_AT + warp * SUMS + held
-        on_way, states_on_way = warp * 4 * AHEAD + 4 * lane, warp * KEPT + held
+        asked, asked_step, to, from_ = asks(lane, reads, step)
+        on_way, arrived, states_on_way = warp * 4 * AHEAD + to, warp * 4 * AHEAD + from_, warp * KEPT + held
+        asked_row = (b * dim + first + asked) * length + asked_step
+
         a_tile = batch * dim  # borders from one tile to the next
 
         last_tile = (end - 1) // TILE * TILE
-        at = row + min(last_tile + step, last_four)
+        at = asked_row + min(last_tile, end - IN_COPY - asked_step)
         ask(ahead, on_way, u, at, across)
         ask(ahead, on_way + AHEAD, delta, at, across)
         ask(ahead, on_way + 2 * AHEAD, grad_y, at, across)
@@ -346,14 +370,16 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             put(shared, at_sums + BUFFER + w * STEP + 128, (ZERO, ZERO, ZERO, ZERO))
         for done in range(0, last_tile - begin + 1, TILE):
             t0 = last_tile - done
-            at, there = row + min(t0 + step, last_four), t0 + step < end
+            at, there = row + t0 + step, t0 + step < end
             fours = min(FOURS, (end - t0) >> 2)
             wait_async()
-            take(ahead, on_way, us)
-            take(ahead, on_way + AHEAD, raw)
-            take(ahead, on_way + 2 * AHEAD, es)
+            if SHARED_COPIES:
+                cuda.syncwarp()  # what other lanes have waited for
+            take(ahead, arrived, us)
+            take(ahead, arrived + AHEAD, raw)
+            take(ahead, arrived + 2 * AHEAD, es)
             if gated:
-                take(ahead, on_way + 3 * AHEAD, zs)
+                take(ahead, arrived + 3 * AHEAD, zs)
             for i in unroll(8):
                 h[i] = ZERO
             if mine:
@@ -381,7 +407,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                 ask_states(coming, states_on_way, borders, (channel + own) * state + 4 * quarter, to_other, mine)
                 if not saved:
                     before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
-                before_this = row + t0 - TILE + step
+                before_this = asked_row + t0 - TILE
                 ask(ahead, on_way, u, before_this, across)
                 ask(ahead, on_way + AHEAD, delta, before_this, across)
                 ask(ahead, on_way + 2 * AHEAD, grad_y, before_this, across)
@@ -391,36 +417,41 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             leave_states(shared, at_own, at_other, 4 * quarter, at_kept, a, h)
             for turn in range(fours):
                 q = fours - 1 - turn
-                sum_channels(shared, SUMS_AT + BUFFER - buffer, tid, totals)
                 four_back(
                     shared, at_own + 4 * q, at_other + 4 * q, 4 * quarter + q * FOUR,
-                    at_kept + q * KEPT, at_sums + buffer, odd, a, g, sum_A,
+                    at_kept + q * KEPT, at_sums + buffer, SUMS_AT + BUFFER - buffer, tid, odd, a, g, sum_A, shares,
                 )  # fmt: skip
-                write_shares(totals, tid, pending, at_block * state, state, length, dB, dC)
+                write_shares(shares, tid, pending, at_block * state, state, length, dB, dC)
                 cuda.syncthreads()
                 pending = t0 + 4 * q
                 buffer = BUFFER - buffer
 
-            for i in unroll(2):
-                four(shared, at_rows + i * TO_NEXT, q8, 4 * i)
-                four(shared, at_rows + i * TO_NEXT + PLANE, s8, 4 * i)
-                four(shared, at_rows + i * TO_NEXT + 2 * PLANE, y8, 4 * i)
-                for j in unroll(4):
-                    m = 4 * i + j
-                    if gated:
-                        zs[m] = zs[m] * (y8[m] + skip[i] * us[m])
-                    sum_D[i] += es[m] * us[m] if there else ZERO
-                    grad = (q8[m] * LN_2 + s8[m] * us[m]) * raw[m]
-                    sum_bias[i] += grad if there else ZERO
-                    q8[m] = grad
-                    s8[m] = s8[m] * dt[m] + skip[i] * es[m]
-            write_rows(du, at, across, there, s8)
-            write_rows(ddelta, at, across, there, q8)
-            if gated:
-                write_rows(dz, at, across, there, zs)
+            if there:
+                for i in unroll(2):
+                    at_row = at_rows + i * TO_NEXT
+                    four(shared, at_row, dt, 4 * i)
+                    four(shared, at_row + 2 * PLANE, es, 4 * i)
+                    four(shared, at_row + 3 * PLANE, q8, 4 * i)
+                    four(shared, at_row + 4 * PLANE, s8, 4 * i)
+                    four(shared, at_row + 5 * PLANE, y8, 4 * i)
+                    for j in unroll(4):
+                        m = 4 * i + j
+                        if gated:
+                            zs[m] = zs[m] * (y8[m] + skip[i] * us[m])
+                        sum_D[i] += es[m] * us[m]
+                        q8[m] = (q8[m] * LN_2 + s8[m] * us[m]) * raw[m]
+                        sum_bias[i] += q8[m]
+                        s8[m] = s8[m] * dt[m] + skip[i] * es[m]
+                write_rows(du, at, across, s8)
+                write_rows(ddelta, at, across, q8)
+                if gated:
+                    write_rows(dz, at, across, zs)
 
-        sum_channels(shared, SUMS_AT + BUFFER - buffer, tid, totals)
-        write_shares(totals, tid, pending, at_block * state, state, length, dB, dC)
+        for v in unroll(4):
+            read_part(shared, SUMS_AT + BUFFER - buffer, tid, v, s8)
+            add_part(v, s8, sums)
+        exchange(tid, sums, shares)
+        write_shares(shares, tid, pending, at_block * state, state, length, dB, dC)
         if part == 0:
             store_states(leaving, (b * dim + first + own) * state + 4 * quarter, to_other, mine, mine, g)
         store_states(dA, at_chunk, to_other, mine, mine, sum_A)

@@ -9,11 +9,12 @@ from typing import Any, no_type_check
 import numpy as np
 
 from ssm_kernels._target import cuda, types
+from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, pointer
 from ssm_kernels.unrolling import unroll, unrolled
 
 THREADS = 128
-AHEAD = 16  # chunks that are read at a time
+AHEAD = 16  # chunks that are read at a time, while those before are carried
 
 
 def signature() -> Any:
@@ -22,18 +23,31 @@ def signature() -> Any:
 
 @no_type_check
 @cache
-def kernel(returning: bool) -> Any:
+def kernel() -> Any:
     """A thread per (batch, channel, state): `ends` become first states, and, in blocks of their own, `backs` the Āg."""
     load, store = access("float32").load, access("float32").store
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
 
+    @inline
+    @unrolled
+    def read(added, totals, at, at_total, to_next, total_to_next, first, chunks, x, dt):
+        """Of the chunks from `first` on, what each adds and its ΣΔ; nobody asks for the last one's."""
+        for w in unroll(AHEAD):
+            x[w] = ZERO
+            dt[w] = ZERO
+            if first + w < chunks - 1:
+                x[w] = load(added, at + (first + w) * to_next)
+                dt[w] = load(totals, at_total + (first + w) * total_to_next)
+
     @unrolled
     def over_chunks(
         A, start, arriving, ends, backs, totals, starts, arrives, chunks, batch, dim, state
     ):  # fmt: skip
-        P = cuda.local.array(AHEAD, real_t)
         x = cuda.local.array(AHEAD, real_t)
+        dt = cuda.local.array(AHEAD, real_t)
+        next_x = cuda.local.array(AHEAD, real_t)
+        next_dt = cuda.local.array(AHEAD, real_t)
         i = types.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         channels = batch * dim
         each = channels * state
@@ -41,33 +55,20 @@ def kernel(returning: bool) -> Any:
             return
         c = i // state
         a = load(A, c % dim * state + i - c * state) * LOG2_E
-        if cuda.blockIdx.y == 0:
-            h = load(start, i) if starts else ZERO
-            for first in range(0, chunks, AHEAD):
-                for w in unroll(AHEAD):
-                    m = first + w
-                    P[w] = ZERO
-                    x[w] = ZERO
-                    if m < chunks - 1:
-                        P[w] = exp2(a * load(totals, m * channels + c))
-                        x[w] = load(ends, m * each + i)
-                for w in unroll(AHEAD):
-                    if first + w < chunks:
-                        store(ends, (first + w) * each + i, h)
-                        h = P[w] * h + x[w]
-        elif returning:
-            g = load(arriving, i) if arrives else ZERO
-            for first in range(0, chunks, AHEAD):
-                for w in unroll(AHEAD):
-                    m = chunks - 1 - first - w
-                    P[w] = ZERO
-                    x[w] = ZERO
-                    if m > 0:
-                        P[w] = exp2(a * load(totals, m * channels + c))
-                        x[w] = load(backs, m * each + i)
-                for w in unroll(AHEAD):
-                    if first + w < chunks:
-                        store(backs, (chunks - 1 - first - w) * each + i, g)
-                        g = P[w] * g + x[w]
+        added, given, is_given, at, at_total, to_next, total_to_next = ends, start, starts, i, c, each, channels
+        if cuda.blockIdx.y == 1:  # from the last chunk to the first
+            added, given, is_given, to_next, total_to_next = backs, arriving, arrives, -each, -channels
+            at, at_total = i + (chunks - 1) * each, c + (chunks - 1) * channels
+        h = load(given, i) if is_given else ZERO
+        read(added, totals, at, at_total, to_next, total_to_next, 0, chunks, next_x, next_dt)
+        for first in range(0, chunks, AHEAD):
+            for w in unroll(AHEAD):
+                x[w] = next_x[w]
+                dt[w] = next_dt[w]
+            read(added, totals, at, at_total, to_next, total_to_next, first + AHEAD, chunks, next_x, next_dt)
+            for w in unroll(AHEAD):
+                if first + w < chunks:
+                    store(added, at + (first + w) * to_next, h)
+                    h = exp2(a * dt[w]) * h + x[w]
 
     return over_chunks

@@ -27,11 +27,11 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
     """A block for the channels of `warps` warps and a chunk of time, the states of each in a pair of lanes or a quad.
 
     `starts` has a row for each chunk and batch entry. `borders` become the states before each so many steps, if it is
-    `every` so many.
+    `every` so many, where each chunk begins with one.
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        _, four, _, _,
+        _, four, _, _, _,
     ) = parts(dtype, warps, tile)  # fmt: skip
     load_real = access("float32").load
     _, store_four = short_access(dtype, 4)
@@ -44,7 +44,7 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
     IN_ROWS, word_t = tile.row_words(dtype), packed_access(dtype).word_t
     LANES = WARP // tile.channels  # of a channel
     HELD, PAIR = STATES // LANES, LANES == 2
-    SAVES, WITHIN = every > 0, every - 1  # a power of 2
+    SAVES = every > 0
 
     @inline
     def fold_quad(shared, at, y, share):
@@ -57,6 +57,30 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
         sent = half_0 if odd else half_1
         kept = half_1 if odd else half_0
         shared[types.uint64(at + share)] = kept + cuda.shfl_xor_sync(FULL, sent, 1)
+
+    @inline
+    @unrolled
+    def walk_four(maps, rows, at_B, at, share, a, h):
+        """Four steps, and y's in the channel's row."""
+        d4 = cuda.local.array(4, real_t)
+        x4 = cuda.local.array(4, real_t)
+        y4 = cuda.local.array(4, real_t)
+        b8 = cuda.local.array(8, real_t)
+        c8 = cuda.local.array(8, real_t)
+        four(rows, at, d4, 0)
+        four(rows, at + PLANE, x4, 0)
+        for w in unroll(4):
+            for k in unroll(HELD // 4):
+                four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
+                four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
+            y4[w] = ZERO
+            for n in unroll(HELD):
+                h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
+                y4[w] += h[n] * c8[n]
+        if PAIR:
+            fold(rows, at + 2 * PLANE, y4, share == 1)
+        else:
+            fold_quad(rows, at + 2 * PLANE, y4, share)
 
     @unrolled
     def walk(
@@ -76,11 +100,7 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
         words = cuda.local.array(WORDS, word_t)
         bias = cuda.local.array(TURNS, real_t)
         skip = cuda.local.array(TURNS, real_t)
-        d4 = cuda.local.array(4, real_t)
-        x4 = cuda.local.array(4, real_t)
         y4 = cuda.local.array(4, real_t)
-        b8 = cuda.local.array(8, real_t)
-        c8 = cuda.local.array(8, real_t)
 
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
@@ -88,7 +108,7 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
         part = types.int64(cuda.blockIdx.y)
         begin = part * chunk
         end = min(begin + chunk, length)
-        odd, states = share == 1, HELD * share  # the lane's states begin there
+        states = HELD * share  # the lane's begin there
         some, all_ = states < state, PAIR and states + 4 < state  # of the four or eight
 
         read_states(A, channel * state + states, 4, some, all_, a)
@@ -136,25 +156,17 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
                 read_rows(delta, at, across, deltas)
                 read_maps(B, C, row_B, row_C, t0 + TILE, last_four, tid, state, length, words)
             at_B = buffer * 2 * MAP + states
-            for s in range(0, min(TILE, end - t0), 4):
-                if SAVES and t0 + s & WITHIN == 0:
-                    at_border = ((t0 + s) // every * batch + b) * dim + channel
+            steps = min(TILE, end - t0)
+            if SAVES:
+                for border in range(0, steps, every):
+                    at_border = ((t0 + border) // every * batch + b) * dim + channel
                     store_states(borders, at_border * state + states, 4, some, all_, h)
-                four(rows, at_channel + s, d4, 0)
-                four(rows, at_channel + s + PLANE, x4, 0)
-                for w in unroll(4):
-                    for k in unroll(HELD // 4):
-                        four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
-                        four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
-                    y4[w] = ZERO
-                    for n in unroll(HELD):
-                        h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
-                        y4[w] += h[n] * c8[n]
-                if PAIR:
-                    fold(rows, at_channel + s + 2 * PLANE, y4, odd)
-                else:
-                    fold_quad(rows, at_channel + s + 2 * PLANE, y4, share)
-                at_B += FOUR
+                    for s in range(border, min(border + every, steps), 4):
+                        walk_four(maps, rows, at_B + s // 4 * FOUR, at_channel + s, share, a, h)
+            else:
+                for s in range(0, steps, 4):
+                    walk_four(maps, rows, at_B, at_channel + s, share, a, h)
+                    at_B += FOUR
             cuda.syncwarp()
             if there:
                 for i in unroll(TURNS):

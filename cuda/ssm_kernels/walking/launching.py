@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import no_type_check
 
 from ssm_kernels import description
 from ssm_kernels.choosing import (
     HOPPER,
-    chunk_of,
     walking_adjoint_kernel,
     walking_carry_kernel,
     walking_forward_kernel,
@@ -19,13 +19,12 @@ from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import RETURNS, Variant
 from ssm_kernels.walking import carry, middles, parts
+from ssm_kernels.walking.chunks import BACK, FORTH, chunk_of
 
 # all of these are warps of a multiprocessor
-A_WAVE = 8  # chunks of time are as long as whole waves of so many leave them
-LEAST_WAVES = 2.25  # where the way forward can: warps that begin all at once wait for the same things at once
 ENOUGH = 4  # with so many the way forward has one chunk, since of more the states are walked through twice
 FEW = 7  # with fewer the way forward makes twice as many, each of half the work
-MOST_OF_A_WAVE = 5.5  # from so many on, the way back from saved float32 states is the faster one in one chunk
+MOST_OF_A_WAVE, A_WAVE = 5.5, 8  # where so many, the way back from saved float32 states is the faster one in one chunk
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -40,11 +39,9 @@ def serve(scan: Scan, v: Variant) -> bool:
 def chunk_for(scan: Scan, *, forward: bool) -> int:
     """Steps of a chunk of time."""
     warps, processors = scan.batch * scan.dim // parts.CHANNELS, description.processors()
-    if not forward:
-        return chunk_of(warps, scan.length, A_WAVE * processors)
-    if warps >= ENOUGH * processors:
+    if forward and warps >= ENOUGH * processors:
         return scan.length
-    return chunk_of(warps, scan.length, A_WAVE * processors, LEAST_WAVES)
+    return chunk_of(ceil(warps / parts.WARPS), scan.length, processors, FORTH if forward else BACK)
 
 
 def tile_forward(channels: int, chunks: int, processors: int) -> parts.Tile:
@@ -138,7 +135,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
             (shares_C, grads.C, v.map_C, scan.group_C),
         )
     ]
-    add_up([*pending, *sums], stream)
+    add_up([*sums, *pending], stream)
 
 
 @no_type_check
@@ -147,7 +144,7 @@ def carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream):
     batch, dim, state = scan.batch, scan.dim, scan.state
     nothing = scan.u
     grid = -(-batch * dim * state // carry.THREADS), 1 if backs is None else 2, 1
-    walking_carry_kernel(backs is not None).compiled()(grid, (carry.THREADS, 1, 1), stream, (
+    walking_carry_kernel().compiled()(grid, (carry.THREADS, 1, 1), stream, (
         scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), ends, either(backs, nothing),
         totals, int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
     ))  # fmt: skip

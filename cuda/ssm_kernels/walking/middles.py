@@ -30,7 +30,7 @@ def kernel(dtype: str, warps: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, _, read_states, store_states,
-        prepared, four, _, _,
+        prepared, four, _, _, _,
     ) = parts(dtype, warps, SHORT)  # fmt: skip
     load_real = access("float32").load
     ZERO = np.float32(0)

@@ -52,8 +52,8 @@ class Tile:
 
     @property
     def ahead(self) -> int:
-        """Of a warp and one array, on their way: each lane's own."""
-        return 4 * WARP * self.turns
+        """Of a warp and one array, on their way."""
+        return self.steps * self.channels
 
     @property
     def map(self) -> int:
@@ -126,6 +126,7 @@ class Parts(NamedTuple):
     store_states: Device
     prepared: Device
     four: Device
+    asks: Device
     ask: Device
     take: Device
 
@@ -158,6 +159,9 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     MAP, FOUR, TO_NEXT = tile.map, tile.four, tile.across * tile.row + tile.skew
     # a lane's word of a row, and a thread's of a map: the bits that count words, and how many those are
     SHORT_ROWS = tile.lanes == 4
+    IN_COPY = 16 // ITEMSIZE[dtype]  # numbers
+    COPIES, OWN = tile.steps // IN_COPY, IN_COPY == 4  # of a row; a lane that reads four steps asks for them itself
+    STEPS, COPY_TURNS = tile.steps, COPIES * OF_WARP // WARP
     WORD, LANES = tile.lanes - 1, (tile.lanes - 1).bit_length()
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     softplus, sigmoid = arithmetic("float32", False).softplus, arithmetic("float32", False).sigmoid
@@ -166,7 +170,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     PACKED, IN_FOUR, NOTHING = packed.numbers, 4 // packed.numbers, packed.zero
     IN_ROWS = tile.row_words(dtype)
     load_states, store_four = short_access("float32", 4)
-    copy_four, staged_four = staging(dtype)
+    copy, staged_four = staging(dtype)
     put, read = shared_store("float32"), shared_load("float32")
 
     @inline
@@ -301,15 +305,26 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
 
     @inline
     @unrolled
+    def asks(lane, reads, step):
+        """The first channel and step that a lane asks for, where they go, and where it takes its own: see `ask`."""
+        channel, first, to, from_ = reads, step, 4 * lane, 4 * lane
+        if not OWN:  # two lanes ask for a row, four take it: eight side by side from all banks
+            channel, first = lane >> 1, IN_COPY * (lane & 1)
+            to = STEPS * (channel ^ channel >> 1 & 2) + first
+            from_ = STEPS * (reads ^ reads >> 1 & 2) + step
+        return channel, first, to, from_
+
+    @inline
+    @unrolled
     def ask(ahead, to, p, at, across):
-        """For four steps of each of a lane's channels: they go to shared memory past the registers."""
-        for i in unroll(TURNS):
-            copy_four(ahead, to + 4 * WARP * i, p, at + i * across)
+        """For 16 bytes of each of some channels of a short tile: they go to shared memory past the registers."""
+        for i in unroll(COPY_TURNS):
+            copy(ahead, to + IN_COPY * WARP * i, p, at + i * across)
 
     @inline
     @unrolled
     def take(ahead, at, out):
-        """What the lane itself has asked for and waited for."""
+        """Four steps of each of a lane's channels, for which the warp has asked and waited."""
         for i in unroll(TURNS):
             word = staged_four(ahead, at + 4 * WARP * i)
             for j in unroll(4):
@@ -317,5 +332,5 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
 
     return Parts(
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four, ask, take,
+        prepared, four, asks, ask, take,
     )  # fmt: skip

@@ -30,7 +30,7 @@ def kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Any:
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
-        prepared, four, _, _,
+        prepared, four, _, _, _,
     ) = parts(dtype, warps, LONG)  # fmt: skip
     load_real, store_real = access("float32").load, access("float32").store
     ZERO, ONE = np.float32(0), np.float32(1)
