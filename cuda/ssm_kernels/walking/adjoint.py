@@ -249,9 +249,10 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
     @inline
     @unrolled
-    def write_rows(p, at, across, x):
-        for i in unroll(2):
-            store_four(p, at + i * across, (x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
+    def write_rows(p, at, across, there, x):
+        if there:
+            for i in unroll(2):
+                store_four(p, at + i * across, (x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
 
     @inline
     @unrolled
@@ -298,6 +299,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         s8 = cuda.local.array(8, real_t)
         q8 = cuda.local.array(8, real_t)
         y8 = cuda.local.array(8, real_t)
+        zeros = cuda.local.array(8, real_t)
         words = cuda.local.array(WORDS, word_t)
         sums = cuda.local.array(PARTS, real_t)
         shares = cuda.local.array(SUM_TURNS, real_t)
@@ -334,6 +336,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             sum_bias[i] = ZERO
         for i in unroll(8):
             sum_A[i] = ZERO
+            zeros[i] = ZERO
         last_four = end - 4  # what lies beyond is read from there, and nobody takes it
         row = (b * dim + first + reads) * length
         across = 8 * length
@@ -370,7 +373,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             put(shared, at_sums + BUFFER + w * STEP + 128, (ZERO, ZERO, ZERO, ZERO))
         for done in range(0, last_tile - begin + 1, TILE):
             t0 = last_tile - done
-            at, there = row + t0 + step, t0 + step < end
+            at, there = row + min(t0 + step, last_four), t0 + step < end
             fours = min(FOURS, (end - t0) >> 2)
             wait_async()
             if SHARED_COPIES:
@@ -399,6 +402,9 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             put_rows(shared, at_rows, dt)
             put_rows(shared, at_rows + PLANE, xs)
             put_rows(shared, at_rows + 2 * PLANE, es)
+            if t0 + TILE > end:  # beyond it nobody adds up anything
+                for k in unroll(3):
+                    put_rows(shared, at_rows + (3 + k) * PLANE, zeros)
             put_maps(shared, 0, tid, words)
             cuda.syncthreads()
             if t0 > begin:
@@ -426,26 +432,25 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                 pending = t0 + 4 * q
                 buffer = BUFFER - buffer
 
-            if there:
-                for i in unroll(2):
-                    at_row = at_rows + i * TO_NEXT
-                    four(shared, at_row, dt, 4 * i)
-                    four(shared, at_row + 2 * PLANE, es, 4 * i)
-                    four(shared, at_row + 3 * PLANE, q8, 4 * i)
-                    four(shared, at_row + 4 * PLANE, s8, 4 * i)
-                    four(shared, at_row + 5 * PLANE, y8, 4 * i)
-                    for j in unroll(4):
-                        m = 4 * i + j
-                        if gated:
-                            zs[m] = zs[m] * (y8[m] + skip[i] * us[m])
-                        sum_D[i] += es[m] * us[m]
-                        q8[m] = (q8[m] * LN_2 + s8[m] * us[m]) * raw[m]
-                        sum_bias[i] += q8[m]
-                        s8[m] = s8[m] * dt[m] + skip[i] * es[m]
-                write_rows(du, at, across, s8)
-                write_rows(ddelta, at, across, q8)
-                if gated:
-                    write_rows(dz, at, across, zs)
+            for i in unroll(2):
+                four(shared, at_rows + i * TO_NEXT, dt, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + 2 * PLANE, es, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + 3 * PLANE, q8, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + 4 * PLANE, s8, 4 * i)
+                four(shared, at_rows + i * TO_NEXT + 5 * PLANE, y8, 4 * i)
+                for j in unroll(4):
+                    m = 4 * i + j
+                    if gated:
+                        zs[m] = zs[m] * (y8[m] + skip[i] * us[m])
+                    sum_D[i] += es[m] * us[m] if there else ZERO
+                    grad = (q8[m] * LN_2 + s8[m] * us[m]) * raw[m]
+                    sum_bias[i] += grad
+                    q8[m] = grad
+                    s8[m] = s8[m] * dt[m] + skip[i] * es[m]
+            write_rows(du, at, across, there, s8)
+            write_rows(ddelta, at, across, there, q8)
+            if gated:
+                write_rows(dz, at, across, there, zs)
 
         for v in unroll(4):
             read_part(shared, SUMS_AT + BUFFER - buffer, tid, v, s8)
