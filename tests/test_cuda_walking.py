@@ -436,7 +436,7 @@ def test_the_fullest_multiprocessor(blocks, length, chunk, most):
     ],
 )
 def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth, one_back, monkeypatch):
-    """The way forward has one where it can: more take another pass. Else no multiprocessor has much more than others."""
+    """The way forward has one where it can: more take another pass. Else no multiprocessor has many more."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     sizes = SimpleNamespace(batch=batch, dim=dim, length=length)
     for forth, one in (True, one_forth), (False, one_back):
@@ -498,7 +498,7 @@ WALKING_MUTANTS = {
     ),
     "carry: chunks do not add up": (carry, "h = exp2(a * dt[w]) * h + x[w]", "h = x[w]", CHUNKS),
     "carry: back as forth": (carry, "if cuda.blockIdx.y == 1", "if False", CHUNKS),
-    "carry: what comes back from the last chunk on is the first state": (carry, "backs, arriving", "backs, start", CHUNKS),
+    "carry: the first state comes back to the last chunk": (carry, "backs, arriving", "backs, start", CHUNKS),
     "adjoint: no barrier behind what is staged": (adjoint, STAGED, "tid, words)", CHUNKS),
     "adjoint: no barrier before shares are added up": (
         adjoint,

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from math import ceil, gcd
+from math import gcd
 from typing import Any
 
 from ssm_kernels import sums

@@ -32,7 +32,7 @@ def of_channels(grads, rows, dim, state, number, precision, allocate):
 
 @no_type_check
 def add_up(pending, stream):
-    """Sums of shares of the same dtype go into one launch, first those of channels, whose many rows take the longest."""
+    """Sums of shares of the same dtype go into one launch, first those of channels, whose rows are the most."""
     groups = {}
     for dtype, total_dtype, *sum_ in pending:
         width = 16 // ITEMSIZE[dtype]

@@ -38,11 +38,7 @@ def kernel(shares: str, narrow: str, aligned: bool) -> Any:
     @inline
     @unrolled
     def read(p, at):
-        if wide:
-            x = load_wide(p, at)
-        else:
-            x = load(p, at)
-        return x
+        return load_wide(p, at) if wide else load(p, at)
 
     @inline
     @unrolled
