@@ -30,7 +30,7 @@ class Room(NamedTuple):
     apart: float
 
 
-FORTH, BACK = Room(3, 0.5), Room(2, 0.05)
+FORTH, BACK = Room(3, 0.5), Room(2, 0.1)
 
 
 def fullest(blocks: int, length: int, chunk: int, processors: int) -> float:
