@@ -22,9 +22,11 @@ if kernel_runs.NEITHER:
 from ssm_kernels import choosing, scan, sums, variant
 from ssm_kernels.backward import production as backward
 from ssm_kernels.forward import production as forward
+from ssm_kernels.shares import add_up
 
 import ssm_edu
 from ssm_edu import bounds
+from ssm_edu.gpu import runtime
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import DISCRETIZATIONS, make_problem
 from tests.kernel_runs import SIMULATED, in_the_simulator, running
@@ -32,6 +34,7 @@ from tests.problems import random_arguments
 from tests.production_runs import (
     OUTPUTS,
     WIDTH,
+    Buffer,
     cotangents,
     edited,
     is_noticed,
@@ -315,6 +318,33 @@ def fresh_kernels():
     clear()
     yield
     clear()
+
+
+SUM_SIZES = [(1, 1, 8), (1, 2, 12), (3, 9, 8), (2, 17, 516), (1, 10, 4), (2, 8, 1024)]  # outer, rows, size
+
+
+@pytest.mark.parametrize("same", [0, 1, 4, 6])
+@pytest.mark.parametrize(("dtype", "narrow"), [*product(["float32"], range(3)), ("float64", 0), ("complex64", 0)])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_last_sums_of_any_number_of_arrays(dtype, narrow, same, aligned):
+    """As many launches as it takes; each sum goes row by row, so it is the loop's to the bit."""
+    random, pending, expected = np.random.default_rng(same), [], []
+    for k, (outer, rows, size) in enumerate([*SUM_SIZES[:same], *SUM_SIZES[3 : 3 + narrow]]):
+        size = size if aligned else size - 1
+        total = dtype if k < same else "float16"
+        shares = random.normal(size=(outer, rows, size)).astype(dtype)
+        out = Buffer((outer, size), total)
+        of = Buffer(shares.shape, dtype)
+        runtime.upload(shares, dtype, of.address)
+        pending.append((dtype, total, of.address, out.address, outer, rows, size))
+        one = shares[:, 0].copy()
+        for r in range(1, rows):
+            one += shares[:, r]
+        expected.append((out, of, one.astype(total)))
+    with running(0):
+        add_up(pending, 0)
+    for out, _, one in expected:
+        np.testing.assert_array_equal(out.read(), one)
 
 
 @pytest.mark.parametrize("case", [PLAIN, BATCH, PACKED, COMPLEX, BILINEAR, WARPS, LONG])

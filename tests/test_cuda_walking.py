@@ -78,7 +78,7 @@ QUADS = ("float32", 48, {"length": 40, "tile": parts.NARROW})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
 SAVING = {"saving": True}
 SAVED = ("float32", 48, {"length": 36} | SAVING)
-SAVED_FORTH = ("float16", 64, {"length": 104, "batch": 2} | SAVING)
+SAVED_FORTH = ("float16", 32, {"length": 40, "batch": 2} | SAVING)
 SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
 MIDDLES_OF_GROUPS = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2, "batch": 2} | SAVING)
 NOTHING_COMES_BACK = ("float32", 48, {"length": 20} | SAVING)
@@ -314,6 +314,11 @@ def test_where_walking_does_not_go(monkeypatch):
         for address, goes in ((1 << 20, True), ((1 << 20) + 4, False)):
             moved = replace(one, **{name: address})
             assert launching.serve(moved, description.variant_of(moved)) == goes, name
+    for capability, back in (((9, 0), True), ((11, 0), True), ((12, 0), False)):
+        monkeypatch.setattr(description, "capability", lambda capability=capability: capability)
+        assert launching.serve(one, v)
+        assert launching.serve_back(one, v) == back
+        assert scan.saved_shape(one) is None or back
     monkeypatch.setattr(description, "capability", lambda: (8, 9))
     assert not launching.serve(one, v)
 

@@ -242,7 +242,8 @@ def by_walking(
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
     return Compilable(
         f"walking: {name}, {dtype}", kernel, signature, parts.threads(warps),
-        expects=expects, since=HOPPER, shared_bytes=shared_bytes, blocks=blocks,
+        expects=expects, since=HOPPER, until=SMALLER_SHARED if shared_bytes else LATER, shared_bytes=shared_bytes,
+        blocks=blocks,
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ SHORT, SO_MUCH_MORE = 4096, 10  # of 16-bit numbers in fewer steps ten times as 
 
 def saved_shape(scan: Scan) -> tuple[int, ...] | None:
     """Of the float32 states that `forward` saves for `backward`, if it is asked to; None where there are none."""
-    return walking.saved_shape(scan) if walks_forward(scan, variant_of(scan)) else None
+    v = variant_of(scan)
+    return walking.saved_shape(scan) if walks_forward(scan, v) and walking.serve_back(scan, v) else None
 
 
 def walks_forward(scan: Scan, v: Variant) -> bool:
@@ -72,7 +73,7 @@ def backward(
     """
     check_state(scan)
     v = variant_of(scan, grad_y, grads.u, grads.delta, grads.z)
-    if walking.serve(scan, v):
+    if walking.serve_back(scan, v):
         # without saved states what comes back is read number by number
         saved = saved if on_16_bytes(saved, grad_last_state) else None
         walking.backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved)

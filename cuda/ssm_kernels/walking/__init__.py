@@ -16,5 +16,6 @@ whatever the shape, chunks of time go in parallel.
    gradients, tile by tile from the last.
 
 For real A, Mamba's rule, up to 16 states, and rows and maps of one dtype that vary in time, without seq_idx.
-:mod:`launching <ssm_kernels.walking.launching>` says for which problems.
+:mod:`launching <ssm_kernels.walking.launching>` says for which problems, :mod:`chunks <ssm_kernels.walking.chunks>` how
+long a chunk is.
 """

@@ -8,6 +8,7 @@ from typing import no_type_check
 from ssm_kernels import description
 from ssm_kernels.choosing import (
     HOPPER,
+    SMALLER_SHARED,
     walking_adjoint_kernel,
     walking_carry_kernel,
     walking_forward_kernel,
@@ -28,12 +29,17 @@ MOST_OF_A_WAVE, A_WAVE = 5.5, 8  # where so many, the way back from saved float3
 
 
 def serve(scan: Scan, v: Variant) -> bool:
-    """Whether there are kernels of :mod:`ssm_kernels.walking` for it."""
+    """Whether there are kernels of :mod:`ssm_kernels.walking` for it, for the way forward at least."""
     plain = not v.is_complex and v.discretization == "mamba" and not v.packed and v.aligned
     plain = plain and on_16_bytes(scan.A, scan.initial_state)
     one_dtype = not v.constant_B and not v.constant_C and v.map_B == v.map_C == v.dtype != "float64"
     shaped = scan.span % parts.channels(parts.WARPS) == 0 and scan.state in (8, 12, 16)
     return plain and one_dtype and shaped and description.capability() >= HOPPER
+
+
+def serve_back(scan: Scan, v: Variant) -> bool:
+    """Whether there are those of the way back, of whose shared memory a block gets less from 12.0 on."""
+    return serve(scan, v) and description.capability() < SMALLER_SHARED
 
 
 def chunk_for(scan: Scan, *, forward: bool) -> int:
