@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -15,7 +16,7 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps and forward in such tiles, if `chunk` and `tile` are given, and the way back
+    By walking, in chunks of so many steps, if `chunk` is given, forward by such a `team`, if there is one, and back
     from states that are saved, if it is `saving`. With `step` a step of decoding, these the dtypes of its arrays.
     """
 
@@ -24,7 +25,7 @@ class Case(NamedTuple):
     capability: tuple[int, int] | None
     options: dict[str, Any]
     chunk: int | None = None
-    tile: Any = None
+    team: Any = None
     saving: bool = False
     step: tuple[str, ...] | None = None
 
@@ -36,7 +37,7 @@ def cases() -> Iterator[Case]:
     """
     from ssm_kernels import catalogue, choosing
     from ssm_kernels.intrinsics import ITEMSIZE
-    from ssm_kernels.walking import parts
+    from ssm_kernels.walking.teams import TEAMS
 
     rows = [given for table in (catalogue.FORWARD, catalogue.BORDERS, catalogue.BACKWARD) for given in table.values()]
     for given in [row for i, row in enumerate(rows) if row not in rows[:i]]:
@@ -51,14 +52,12 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        for chunk, tile, saving in (
-            (64, parts.LONG, False), (1024, parts.LONG, False), (1024, parts.NARROW, False),
-            (1024, parts.LONG, True), (1024, parts.NARROW, True),
-        ):  # fmt: skip
+        for chunk, team, saving in [(64, None, False), (1024, None, False), *product([1024], TEAMS, [False, True])]:
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
-            title = f"by walking, {dtype}, chunks of {chunk}, {tile.channels} channels a warp"
+            title = f"by walking, {dtype}, chunks of {chunk}"
+            title += f", helped, {team.held} states a lane" if team else ""
             title += ", from saved states" if saving else ""
-            yield Case(title, None, None, options, chunk, tile, saving)
+            yield Case(title, None, None, options, chunk, team, saving)
     for dtypes in catalogue.STEPS:
         yield Case(f"a step of {' '.join(dtypes)}", None, None, {}, step=dtypes)
 
@@ -85,10 +84,11 @@ def chosen(case: Case) -> Iterator[None]:
             (description, "choose", case.variant),
             (description, "capability", case.capability),
             (launching, "chunk_for", case.chunk),
-            (launching, "tile_forward", case.tile),
         ):
             if value is not None:
                 stack.enter_context(mock.patch.object(module, name, return_value=value))
+        if case.chunk is not None:
+            stack.enter_context(mock.patch.object(launching, "team_for", return_value=case.team))
         yield
 
 

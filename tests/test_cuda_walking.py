@@ -17,7 +17,7 @@ if kernel_runs.NEITHER:
 
 from ssm_kernels import choosing, description, scan, segments
 from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.walking import adjoint, carry, chunks, forward, launching, middles, parts, summary
+from ssm_kernels.walking import adjoint, carry, chunks, forward, helped, launching, middles, parts, summary, teams
 
 import ssm_edu
 from ssm_edu import bounds
@@ -35,36 +35,39 @@ WALKING = {"batch": 1, "length": 4, "state": 16, "delta_shift": -1}
 NOTHING = dict.fromkeys(("D", "z", "delta_bias", "delta_softplus", "initial_state"), False) | {"delta_shift": 0}
 
 
+# the teams as they are, in smaller blocks
+SMALL = {team.held: replace(team, warps=2 if team.held == 8 else 1, blocks=None) for team in teams.TEAMS}
+
+
 @contextmanager
-def by_walking(chunk=16, warps=WALKING_WARPS, tile=parts.LONG, saving=False):
+def by_walking(chunk=16, warps=WALKING_WARPS, team=None, saving=False):
     """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all.
 
-    From saved states the way back has one chunk, and the way forward chunks of whole tiles.
+    The way forward has a team, or chunks; the way back has one chunk from saved states.
     """
-    forth = max(chunk, parts.LONG.steps) if saving else chunk
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
         patch.setattr(scan, "LEAST_WALKED", 1)
-        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else forth)
-        patch.setattr(launching, "tile_forward", lambda *_: tile)
+        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else chunk)
+        patch.setattr(launching, "team_for", lambda one: team)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
         yield
 
 
-def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, tile=parts.LONG, saving=False, **options):
+def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, held=None, saving=False, **options):
     return problem_of(dtype, dim=blocks * parts.channels(warps), **WALKING | options)
 
 
 def walking_ratios(case, schedule=0, with_last=True):
-    """:func:`ratios` by walking: of a dtype, a chunk and options."""
+    """:func:`ratios` by walking: of a dtype, a chunk and options, of which the states `held` by a lane say the team."""
     dtype, chunk, options = case
     saving = options.get("saving", False)
-    forced = options.get("warps", WALKING_WARPS), options.get("tile", parts.LONG), saving
+    team = SMALL[options.get("held") or 4] if saving or options.get("held") else None
     problem = walking_problem(dtype, **options)
     grad_y, grad_last = cotangents(problem, dtype)
     grad_last = grad_last if with_last else None
-    with by_walking(chunk, *forced):
+    with by_walking(chunk, options.get("warps", WALKING_WARPS), team, saving):
         found = launched(scan, problem, dtype, grad_y, grad_last, schedule, saving=saving)
     return ratios(problem, dtype, found, grad_y, grad_last)
 
@@ -74,16 +77,18 @@ CHUNKS = ("float32", 16, {"length": 20})
 TILES = ("float16", 48, {"length": 40, "state": 12})
 TWO_WARPS = ("float32", 16, {"warps": 2})
 LONG_CHUNKS = ("float32", 32, {"length": 36, "batch": 2, "state": 8})
-QUADS = ("float32", 48, {"length": 40, "tile": parts.NARROW})
+HELPED = ("float32", 48, {"length": 40, "held": 4, "state": 12})
+TWO_TILES = ("bfloat16", 48, {"length": 72, "held": 2, "batch": 2})
+ALONE = ("float32", 16, {"length": 20, "held": 1})
+HELPED_GROUPS = ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2, "held": 2, "length": 8})
 BLOCK = ("float32", 48, {"length": 36, "warps": 2} | NOTHING)
 SAVING = {"saving": True}
 SAVED = ("float32", 48, {"length": 36} | SAVING)
-SAVED_FORTH = ("float16", 32, {"length": 40, "batch": 2} | SAVING)
+SAVED_BY_TWO = ("float16", 32, {"length": 72, "batch": 2, "held": 2} | SAVING)
 SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
 MIDDLES_OF_GROUPS = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2, "batch": 2} | SAVING)
 NOTHING_COMES_BACK = ("float32", 48, {"length": 20} | SAVING)
 MIDDLES_OF_TWO_WARPS = ("bfloat16", 64, {"length": 56, "warps": 2} | NOTHING | SAVING)
-BY_QUADS = NOTHING | {"tile": parts.NARROW}
 WALKING_CASES = {
     "a word": WORD,
     "two chunks": CHUNKS,
@@ -94,17 +99,21 @@ WALKING_CASES = {
     "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2}),
     "bfloat16, batch": ("bfloat16", 16, {"length": 8, "batch": 2}),
     "four warps": ("float32", 16, {"warps": 4}),
-    "by quads": QUADS,
-    "by quads, two chunks of a batch": ("bfloat16", 16, {"length": 24, "batch": 2, "tile": parts.NARROW}),
+    "helped": HELPED,
+    "helped, two tiles of a batch": TWO_TILES,
+    "helped, a state a lane": ALONE,
+    "helped, two tiles of a state a lane": ("float16", 16, {"length": 88, "held": 1, "state": 12} | NOTHING),
+    "helped, half of the states a lane": ("float16", 16, {"length": 40, "held": 8, "state": 12, "warps": 2} | NOTHING),
+    "helped, 8 states": ("bfloat16", 16, {"length": 24, "held": 2, "state": 8}),
+    "helped, groups": HELPED_GROUPS,
     "saved states": SAVED,
-    "saved states, chunks of a batch forth": SAVED_FORTH,
+    "saved states, two tiles of a batch": SAVED_BY_TWO,
     "saved states, middles": SAVED_MIDDLES,
     "saved states, middles of two warps": MIDDLES_OF_TWO_WARPS,
     "saved states, middles of two blocks and groups": MIDDLES_OF_GROUPS,
     "saved states, nothing comes back": NOTHING_COMES_BACK,
-    "saved states by quads, two warps": ("bfloat16", 48, {"length": 48, "warps": 2} | BY_QUADS | SAVING),
-    "saved states by quads": ("float32", 48, {"length": 40, "state": 12, "tile": parts.NARROW} | SAVING),
-    "by quads, two warps, nothing optional": ("float16", 48, {"length": 40, "warps": 2, "state": 12} | BY_QUADS),
+    "saved states by halves": ("bfloat16", 48, {"length": 48, "warps": 2, "held": 8} | NOTHING | SAVING),
+    "saved states by one": ("float32", 48, {"length": 40, "state": 12, "held": 1} | SAVING),
 }
 
 
@@ -120,7 +129,7 @@ def test_walking_is_inside_the_bounds(name):
     words=st.sampled_from([1, 3, 5]),
     chunk=st.sampled_from([16, 32]),
     state=st.sampled_from([8, 12, 16]),
-    tile=st.sampled_from([parts.LONG, parts.NARROW]),
+    held=st.sampled_from([None, 1, 2, 4]),
     options=st.fixed_dictionaries({name: st.booleans() for name in ("D", "z", "delta_bias", "initial_state")}),
     delta_softplus=st.booleans(),
     scale=st.sampled_from([1, 8]),
@@ -130,10 +139,10 @@ def test_walking_is_inside_the_bounds(name):
     schedule=st.randoms(use_true_random=False),
 )
 def test_walking_under_any_schedule(
-    dtype, words, chunk, state, tile, options, delta_softplus, scale, seed, with_last, saving, schedule
+    dtype, words, chunk, state, held, options, delta_softplus, scale, seed, with_last, saving, schedule
 ):  # fmt: skip
     length = words * 16 // ITEMSIZE[dtype]
-    options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed, "tile": tile}
+    options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed, "held": held}
     options |= {"saving": saving}
     options |= {} if delta_softplus else {"delta_shift": 0}
     case = dtype, chunk, options | {"length": min(length, 24), "state": state}
@@ -390,6 +399,31 @@ def test_lanes_without_states_stay_finite_where_time_is_beyond_float32():
     assert np.isfinite(found[3].reshape(expected.delta.shape)[:, :, 16:]).all()
 
 
+def last_state_off(held):
+    """How far it is off by such a team, where A is −∞ and so a state but for its last step is forgotten."""
+    problem = walking_problem("float32", blocks=2, **NOTHING | {"length": 20})
+    A = problem.A.copy()
+    A[:, 3] = -np.inf
+    problem = replace(problem, A=A)
+    with by_walking(team=SMALL[held]):
+        found = launched(scan, problem, "float32", *cotangents(problem, "float32"))[1]
+    exact = reference.selective_scan(problem)[1]
+    return abs(found.reshape(exact.shape) / exact - 1)[..., 3].max()
+
+
+@pytest.mark.parametrize("held", SMALL)
+def test_what_lies_beyond_the_end_leaves_states_as_they_are(held):
+    """Steps there are walked, with Δ = 0."""
+    assert last_state_off(held) < 1e-5
+
+
+@in_the_simulator
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_decay_of_minus_infinity_times_zero_is_noticed(monkeypatch):
+    monkeypatch.setattr(choosing, "helped", edited(helped, "if a[j] < LEAST", "if False"))
+    assert np.isnan(last_state_off(1))
+
+
 def test_by_walking_through_the_door():
     arguments = random_arguments(3, batch=1, dim=parts.channels(WALKING_WARPS), length=8, state=8, dtype="float32")
     problem = make_problem(**arguments)
@@ -432,31 +466,50 @@ def test_the_fullest_multiprocessor(blocks, length, chunk, most):
 
 
 @pytest.mark.parametrize(
-    ("batch", "dim", "length", "one_forth", "one_back"),
-    [
-        (8, 2048, 2048, True, True),
-        (8, 1536, 2048, True, False),
-        (1, 5120, 2048, False, False),
-        (1, 1024, 16384, False, False),
-    ],
+    ("batch", "dim", "length", "one_back"),
+    [(8, 2048, 2048, True), (8, 1536, 2048, False), (1, 5120, 2048, False), (1, 1024, 16384, False)],
 )
-def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_forth, one_back, monkeypatch):
-    """The way forward has one where it can: more take another pass. Else no multiprocessor has many more."""
+def test_chunks_where_channels_make_too_few_warps(batch, dim, length, one_back, monkeypatch):
+    """No multiprocessor has many more than the others."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     sizes = SimpleNamespace(batch=batch, dim=dim, length=length)
-    for forth, one in (True, one_forth), (False, one_back):
+    for forth in (True, False):
         chunk, blocks = launching.chunk_for(sizes, forward=forth), batch * dim // parts.channels(parts.WARPS)
-        assert (chunk == length) == one
+        one = chunk == length
+        assert forth or one == one_back
         assert one or blocks * length / chunk / 132 >= 0.9 * chunks.fullest(blocks, length, chunk, 132)
 
 
 @pytest.mark.parametrize(
-    ("channels", "chunks", "tile"),
-    [(8 * 2048, 1, parts.LONG), (8 * 1536, 1, parts.NARROW), (64 * 768, 1, parts.LONG), (8 * 1536, 3, parts.LONG)],
+    ("batch", "dim", "length", "held"),
+    [
+        (8, 2048, 2048, 8),
+        (64, 768, 512, 8),
+        (8, 1536, 2048, 4),
+        (1, 5120, 2048, 2),
+        (1, 1024, 2048, 1),
+        (1, 1024, 16384, None),
+        (1, 1536, 65536, None),
+        (2, 768, 8192, None),
+        (1, 5120, 65536, 2),
+        (1, 64, 8, 1),
+    ],
 )
-def test_few_warps_are_made_twice_as_many(channels, chunks, tile):
-    """Not where time is cut: chunks make warps enough."""
-    assert launching.tile_forward(channels, chunks, 132) == tile
+def test_who_walks_forward(batch, dim, length, held, monkeypatch):
+    """As it was measured on an H100: in chunks (None) where channels are few and time is long."""
+    monkeypatch.setattr(description, "processors", lambda: 132)
+    team = launching.team_for(SimpleNamespace(batch=batch, dim=dim, length=length))
+    assert (team and team.held) == held
+
+
+def test_teams_have_lanes_and_room():
+    for team in [*teams.TEAMS, *SMALL.values()]:
+        assert parts.channels(parts.WARPS) % team.of_block == 0
+        assert team.turns * team.across == team.of_block
+        assert team.map_turns * team.across == parts.STATES
+        assert team.across % team.held == 0
+        assert team.steps % teams.GROUP == 0
+        assert team.shared_bytes <= 99 * 1024
 
 
 @pytest.mark.parametrize(
@@ -542,9 +595,40 @@ WALKING_MUTANTS = {
     "forward: y beyond the end": (forward, "if there:", "if True:", WORD),
     "forward: steps beyond the end": (forward, "min(TILE, end - t0)", "TILE", CHUNKS),
     "forward: rows beyond the end": (forward, "min(begin + step, last_four)", "begin + step", WORD),
-    "forward by quads: the step of another lane": (forward, "share & 1 == 1", "share & 1 == 0", QUADS),
-    "forward by quads: half of the states": (forward, "kept + cuda.shfl_xor_sync(FULL, sent, 1)", "kept", QUADS),
-    "forward by quads: the states of a pair": (forward, "HELD * share", "8 * share", QUADS),
+    "helped: nobody waits for anybody": (helped, "cuda.syncthreads()", "pass", HELPED),
+    "helped: one tile of shared memory": (helped, "int_t(2 * first + OTHER_TILE - to)", "to", TWO_TILES),
+    "helped: the step of another lane": (helped, "share & 1 == 1", "share & 1 == 0", HELPED),
+    "helped: half of the states": (helped, "kept + cuda.shfl_xor_sync(FULL, sent, OF_WARP << level)", "kept", HELPED),
+    "helped: states of the lane before": (helped, "row // HELD * SKEW", "0", TWO_TILES),
+    "helped: the skip of the next tile's u": (helped, "at_y, us_of_this, zs", "at_y, us_of_next, zs", TWO_TILES),
+    "helped: the gate of the tile before": (helped, "min(t + TILE, last_four)", "min(t, last_four)", TWO_TILES),
+    "helped: the gate left out": (helped, "out[j] *= z", "out[j] *= ZERO + 1 if True else z", HELPED),
+    "helped: steps beyond the end": (helped, "if there:\n                put", "if True:\n                put", HELPED),
+    "helped: y beyond the end": (
+        helped,
+        "if there:\n            for i in unroll(TURNS):\n                four",
+        "if True:\n            for i in unroll(TURNS):\n                four",
+        HELPED,
+    ),
+    "helped: rows beyond the end": (helped, "min(types.int64(step), last_four)", "types.int64(step)", ALONE),
+    "helped: rows of the tile after beyond the end": (helped, "min(TILE + step, last_four)", "TILE + step", HELPED),
+    "helped: B's groups for C": (
+        helped,
+        "map_C = (entry * (dim // per_group_C)",
+        "map_C = map_B + 0 * (",
+        HELPED_GROUPS,
+    ),
+    "helped: the first state left out": (helped, "if options & STARTS", "if False", HELPED),
+    "helped: the four steps before": (helped, "at + 4 * q + 4, at_B", "at + 4 * q, at_B", ALONE),
+    "helped: states that are not there": (
+        helped,
+        "if first + k < state:\n                if Q",
+        "if True:\n                if Q",
+        HELPED,
+    ),
+    "helped: the states of another lane": (helped, "states = HELD * share", "states = HELD * (share ^ 1)", HELPED),
+    "helped: states saved from each tile's first step on": (helped, "(length - left + s", "(s", SAVED_BY_TWO),
+    "helped: every state saved": (helped, "s + GROUP * g) % every == 0", "s + GROUP * g) % every >= 0", SAVED_BY_TWO),
     "parts: maps beyond the end": (parts, "min(t0 + 4 * (item & WORD), last)", "t0 + 4 * (item & WORD)", WORD),
     "parts: the halves of a word the wrong way round": (
         parts,
@@ -559,13 +643,6 @@ WALKING_MUTANTS = {
         WORD,
     ),
     "parts: the steps of the other lane": (parts, "to = at + (2 if odd", "to = at + (0 if odd", WORD),
-    "forward: states saved from each chunk's first step on": (forward, "(t0 + border) //", "border //", SAVED_FORTH),
-    "forward: saved states of the other channels": (
-        forward,
-        "((t0 + border) // every * batch + b) * dim + channel",
-        "((t0 + border) // every * batch + b) * dim + (channel ^ 1)",
-        SAVED,
-    ),
     "middles: the first block's channels": (middles, "map_row(b, d0, dim", "map_row(b, 0, dim", MIDDLES_OF_GROUPS),
     "adjoint: what comes back to the last step left out": (adjoint, "options & RETURNS != 0", "False", SAVED),
     "middles: no barrier behind what is staged": (middles, STAGED, "tid, words)", SAVED_MIDDLES),
@@ -595,11 +672,12 @@ def fresh_kernels():
     def clear():
         for kernels in (
             choosing.walking_forward_kernel,
+            choosing.walking_helped_kernel,
             choosing.walking_summary_kernel,
             choosing.walking_carry_kernel,
             choosing.walking_middles_kernel,
             choosing.walking_adjoint_kernel,
-            *(module.kernel for module in (forward, summary, carry, middles, adjoint)),
+            *(module.kernel for module in (forward, helped, summary, carry, middles, adjoint)),
         ):
             kernels.cache_clear()
 

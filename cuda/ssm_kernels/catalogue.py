@@ -13,7 +13,8 @@ from typing import Any
 from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
-from ssm_kernels.walking.parts import LONG, NARROW, SHORT, WARPS, saved_every
+from ssm_kernels.walking.parts import SHORT, WARPS, saved_every
+from ssm_kernels.walking.teams import TEAMS
 
 H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
@@ -103,8 +104,9 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
 
 def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
-        for tile, every in product((LONG, NARROW), (0, saved_every(dtype))):
-            yield choosing.walking_forward_kernel(dtype, WARPS, tile, every)
+        yield choosing.walking_forward_kernel(dtype, WARPS)
+        for team, every in product(TEAMS, (0, saved_every(dtype))):
+            yield choosing.walking_helped_kernel(dtype, team, every)
         for returning, bordered in ((False, False), (False, True), (True, True)):
             yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
         if saved_every(dtype) != SHORT.steps:

@@ -14,8 +14,8 @@ shared memory, too. Rows that do not begin at 16-byte boundaries are read number
 
 From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`): every one on the way back, and on the way forward
 those of a million (batch, channel, time) and more, of 16-bit numbers in short sequences of ten million. On the way back
-a block takes 105 KB of shared memory, which from 12.0 on it does not get. On the way forward a channel has two lanes;
-four where it goes in one chunk of time and two would make fewer than seven warps a multiprocessor.
+a block takes 105 KB of shared memory, which from 12.0 on it does not get. On the way forward
+half of a block's warps help the others, where all of time goes at once (:mod:`ssm_kernels.walking.teams`).
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
-from ssm_kernels.walking import adjoint, carry, middles, parts, summary
+from ssm_kernels.walking import adjoint, carry, helped, middles, parts, summary
 from ssm_kernels.walking import forward as walking_forward
+from ssm_kernels.walking.teams import Team
 
 SHARED_BYTES = 48 * 1024
 # two blocks of a multiprocessor's 228 KB, from Hopper up to 12.0
 HOPPER_SHARED_BYTES = 112 * 1024 if LARGE_BLOCKS else SHARED_BYTES
+LEAST_SHARED_BYTES = 99 * 1024  # of a block, wherever there is walking
 WARPS = 4
 WARPS_A_MULTIPROCESSOR = 8
 HOPPER, BLACKWELL, SMALLER_SHARED, LATER = (9, 0), (10, 0), (12, 0), (99, 0)
@@ -238,22 +240,28 @@ def fitted(v: Variant, shared_bytes: Callable[[Variant], int], capability: tuple
 
 
 def by_walking(
-    name: str, dtype: str, warps: int, kernel: Any, signature: Any, shared_bytes: int = 0, blocks: int | None = None
+    name: str, dtype: str, threads: int, kernel: Any, signature: Any, shared_bytes: int = 0, blocks: int | None = None
 ) -> Compilable:
     expects = frozenset({"wide_shared", "ex2"} | ({"wide_global"} if dtype == "float32" else set()))
     return Compilable(
-        f"walking: {name}, {dtype}", kernel, signature, parts.threads(warps),
-        expects=expects, since=HOPPER, until=SMALLER_SHARED if shared_bytes else LATER, shared_bytes=shared_bytes,
-        blocks=blocks,
+        f"walking: {name}, {dtype}", kernel, signature, threads,
+        expects=expects, since=HOPPER, until=SMALLER_SHARED if shared_bytes > LEAST_SHARED_BYTES else LATER,
+        shared_bytes=shared_bytes, blocks=blocks,
     )  # fmt: skip
 
 
 @cache
-def walking_forward_kernel(dtype: str, warps: int, tile: parts.Tile, every: int) -> Compilable:
-    name = f"forward{' by quads' if tile == parts.NARROW else ''}{' that saves states' if every else ''}"
-    kernel, signature = walking_forward.kernel(dtype, warps, tile, every), walking_forward.signature(dtype)
-    blocks = 3 if ITEMSIZE[dtype] == 2 and tile == parts.LONG else None
-    return by_walking(name, dtype, warps, kernel, signature, blocks=blocks)
+def walking_forward_kernel(dtype: str, warps: int) -> Compilable:
+    kernel, signature = walking_forward.kernel(dtype, warps), walking_forward.signature(dtype)
+    blocks = 3 if ITEMSIZE[dtype] == 2 else None
+    return by_walking("forward", dtype, parts.threads(warps), kernel, signature, blocks=blocks)
+
+
+@cache
+def walking_helped_kernel(dtype: str, team: Team, every: int) -> Compilable:
+    name = f"forward, helped, {team.held} a lane{', that saves states' if every else ''}"
+    kernel, signature = helped.kernel(dtype, team, every), helped.signature(dtype)
+    return by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
 
 
 @cache
@@ -261,18 +269,19 @@ def walking_summary_kernel(dtype: str, returning: bool, bordered: bool, warps: i
     name = f"summary{' with borders' if bordered else ''}{' and back' if returning else ''}"
     kernel, signature = summary.kernel(dtype, returning, bordered, warps), summary.signature(dtype)
     blocks = 4 if ITEMSIZE[dtype] == 2 and not returning else None
-    return by_walking(name, dtype, warps, kernel, signature, blocks=blocks)
+    return by_walking(name, dtype, parts.threads(warps), kernel, signature, blocks=blocks)
 
 
 @cache
 def walking_middles_kernel(dtype: str, warps: int) -> Compilable:
-    return by_walking("middles", dtype, warps, middles.kernel(dtype, warps), middles.signature(dtype))
+    kernel, signature = middles.kernel(dtype, warps), middles.signature(dtype)
+    return by_walking("middles", dtype, parts.threads(warps), kernel, signature)
 
 
 @cache
 def walking_adjoint_kernel(dtype: str, warps: int, saved: bool) -> Compilable:
     name, kernel = f"adjoint{' of saved states' if saved else ''}", adjoint.kernel(dtype, warps, saved)
-    return by_walking(name, dtype, warps, kernel, adjoint.signature(dtype), adjoint.shared_bytes(warps))
+    return by_walking(name, dtype, parts.threads(warps), kernel, adjoint.signature(dtype), adjoint.shared_bytes(warps))
 
 
 @cache

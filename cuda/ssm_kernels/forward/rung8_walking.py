@@ -6,9 +6,6 @@
     a warp       16 channels, 16 states
     a block      64 channels share B and C of a tile of 32 steps
 
-Where time is one chunk and these are fewer than seven warps a multiprocessor, a channel has four lanes of four states,
-a warp eight channels and a block 32: twice as many warps, which wait half as long.
-
 The next tile is read while this one is walked through. What is read stays packed, as it lies in memory, until it is
 used, so that nothing waits for it when it arrives.
 
@@ -16,19 +13,19 @@ Rung 2 with what came after it: the tiles of rung 3, the shuffles of rung 5 for 
 rung 6 where the channels are few. h stays in registers from the first step to the last. It is for the plainest scans
 alone (:func:`ssm_kernels.walking.launching.serve`); the others take rung 7.
 
-With N states, where lanes go through 16, and one chunk, per (b, d, t): bytes 4 (4 + 2N/64), by fours 4 (4 + 2N/32),
-exponentials 18, FLOPs 125, by fours 127; and 16 FLOPs more per (b, d).
+With N states, where lanes go through 16, and one chunk, per (b, d, t): bytes 4 (4 + 2N/64), exponentials 18, FLOPs
+125; and 16 FLOPs more per (b, d).
 """
 
 from __future__ import annotations
 
 from typing import no_type_check
 
-from ssm_kernels import catalogue, segments
+from ssm_kernels import segments
 from ssm_kernels.description import variant_of
 from ssm_kernels.forward.rung7_production import allocator, buffer, described
 from ssm_kernels.ladder import Rung, check
-from ssm_kernels.walking import launching, parts
+from ssm_kernels.walking import launching
 
 
 @no_type_check
@@ -38,12 +35,8 @@ def launch(u, delta, A, B, C, D, z, delta_bias, y, *, stream=0):
     sizes, to, kept = check(**inputs, y=y), buffer("y", y), []
     given = described(sizes, inputs)
     v = variant_of(given, to)
-    (launching if launching.serve(given, v) else segments).forward(given, v, to, None, stream, allocator(kept))
-
-
-def channels(b: int, d: int) -> int:
-    """Of a warp: an H100's."""
-    return launching.tile_forward(b * d, 1, catalogue.H100).channels
+    scan = launching.forward_in_chunks if launching.serve(given, v) else segments.forward
+    scan(given, v, to, None, stream, allocator(kept))
 
 
 RUNG = Rung(
@@ -51,7 +44,7 @@ RUNG = Rung(
     title="walking",
     idea="Walk time again: a lane's eight states wait for no other lane, and only y is added up over two.",
     launch=launch,
-    bytes=lambda b, d, t, N: 4 * b * d * t * (4 + 2 * N / (channels(b, d) * parts.WARPS)),
+    bytes=lambda b, d, t, N: 4 * b * d * t * (4 + 2 * N / 64),
     exponentials=lambda b, d, t, N: b * d * t * 18,
-    flops=lambda b, d, t, N: b * d * (t * (123 + 32 // channels(b, d)) + 16),
+    flops=lambda b, d, t, N: b * d * (t * 125 + 16),
 )

@@ -1,12 +1,14 @@
 """Scans in which time is walked, not scanned: a lane goes step by step through eight states, each on its own.
 
     forward, summary     lane = 2 · channel + half        states 8 · half + j                                  j < 8
+    helped               lane = channel + share · …       states held · share + j                           j < held
     adjoint              quad bits 0, 3, 4 of the lane    channels quad + 8k, states 4 · quarter + j    k < 2, j < 4
                          quarter bits 1, 2
 
 So nothing waits for a scan over lanes. On the way back B and C gain from every channel, and a lane with two of them
 adds up half of it alone; of the two it keeps first the one whose sums over states will end in it. For enough warps
-whatever the shape, chunks of time go in parallel.
+whatever the shape, chunks of time go in parallel; or, on the way forward, a lane holds fewer states, time goes at once
+and half of the warps help (:mod:`helped <ssm_kernels.walking.helped>`).
 
 1. :mod:`summary <ssm_kernels.walking.summary>`: over each chunk, from zero, its last state and Āg at its first step;
    for the adjoint, the states before each tile of 16 steps on the way.
@@ -17,5 +19,5 @@ whatever the shape, chunks of time go in parallel.
 
 For real A, Mamba's rule, up to 16 states, and rows and maps of one dtype that vary in time, without seq_idx.
 :mod:`launching <ssm_kernels.walking.launching>` says for which problems, :mod:`chunks <ssm_kernels.walking.chunks>` how
-long a chunk is.
+long a chunk is, :mod:`teams <ssm_kernels.walking.teams>` who walks where there is one.
 """

@@ -9,82 +9,41 @@ from typing import Any, no_type_check
 import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
-from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, STARTS, WARP
-from ssm_kernels.walking.parts import STATES, Tile, folding, parts
+from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, STARTS
+from ssm_kernels.walking.parts import LONG, STATES, folding, parts
 
 
 def signature(dtype: str) -> Any:
     io, real, integers = pointer(dtype), pointer("float32"), (types.int64,) * 8
-    return types.void(io, io, real, io, io, real, io, real, real, io, real, real, *integers)
+    return types.void(io, io, real, io, io, real, io, real, real, io, real, *integers)
 
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
-    """A block for the channels of `warps` warps and a chunk of time, the states of each in a pair of lanes or a quad.
+def kernel(dtype: str, warps: int) -> Any:
+    """A block for 16 · `warps` channels and a chunk of time, the states of each channel in a pair of lanes.
 
-    `starts` has a row for each chunk and batch entry. `borders` become the states before each so many steps, if it is
-    `every` so many, where each chunk begins with one.
+    `starts` has a row for each chunk and batch entry.
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
         _, four, _, _, _,
-    ) = parts(dtype, warps, tile)  # fmt: skip
+    ) = parts(dtype, warps, LONG)  # fmt: skip
     load_real = access("float32").load
     _, store_four = short_access(dtype, 4)
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
-    TILE, ROW, PLANE, ROWS = tile.steps, tile.row, tile.plane, tile.rows
-    MAP, FOUR, fold = tile.map, tile.four, folding(1)
-    ACROSS, TURNS, NUMBERS = tile.across, tile.turns, 4 * tile.turns
-    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, tile.map_words(dtype, warps)
-    IN_ROWS, word_t = tile.row_words(dtype), packed_access(dtype).word_t
-    LANES = WARP // tile.channels  # of a channel
-    HELD, PAIR = STATES // LANES, LANES == 2
-    SAVES = every > 0
-
-    @inline
-    def fold_quad(shared, at, y, share):
-        """A quad's sums over states, of four steps, into the row of its channel: each lane adds up one of them."""
-        later, odd = share > 1, share & 1 == 1
-        sent_0 = y[0] if later else y[2]
-        sent_1 = y[1] if later else y[3]
-        half_0 = (y[2] if later else y[0]) + cuda.shfl_xor_sync(FULL, sent_0, 2)
-        half_1 = (y[3] if later else y[1]) + cuda.shfl_xor_sync(FULL, sent_1, 2)
-        sent = half_0 if odd else half_1
-        kept = half_1 if odd else half_0
-        shared[types.uint64(at + share)] = kept + cuda.shfl_xor_sync(FULL, sent, 1)
-
-    @inline
-    @unrolled
-    def walk_four(maps, rows, at_B, at, share, a, h):
-        """Four steps, and y's in the channel's row."""
-        d4 = cuda.local.array(4, real_t)
-        x4 = cuda.local.array(4, real_t)
-        y4 = cuda.local.array(4, real_t)
-        b8 = cuda.local.array(8, real_t)
-        c8 = cuda.local.array(8, real_t)
-        four(rows, at, d4, 0)
-        four(rows, at + PLANE, x4, 0)
-        for w in unroll(4):
-            for k in unroll(HELD // 4):
-                four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
-                four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
-            y4[w] = ZERO
-            for n in unroll(HELD):
-                h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
-                y4[w] += h[n] * c8[n]
-        if PAIR:
-            fold(rows, at + 2 * PLANE, y4, share == 1)
-        else:
-            fold_quad(rows, at + 2 * PLANE, y4, share)
+    TILE, ROW, PLANE, ROWS = LONG.steps, LONG.row, LONG.plane, LONG.rows
+    MAP, FOUR, fold = LONG.map, LONG.four, folding(1)
+    ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
+    ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
+    IN_ROWS, word_t = LONG.row_words(dtype), packed_access(dtype).word_t
 
     @unrolled
     def walk(
-        u, delta, A, B, C, D, z, delta_bias, starts, y, last, borders,
+        u, delta, A, B, C, D, z, delta_bias, starts, y, last,
         options, batch, dim, length, state, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
         maps = cuda.shared.array(ALL_MAPS, real_t, alignment=SHARED_ALIGNMENT)
@@ -100,19 +59,23 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
         words = cuda.local.array(WORDS, word_t)
         bias = cuda.local.array(TURNS, real_t)
         skip = cuda.local.array(TURNS, real_t)
+        d4 = cuda.local.array(4, real_t)
+        x4 = cuda.local.array(4, real_t)
         y4 = cuda.local.array(4, real_t)
+        b8 = cuda.local.array(8, real_t)
+        c8 = cuda.local.array(8, real_t)
 
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
-        channel, share = first + lane // LANES, lane & (LANES - 1)
+        channel, half = first + (lane >> 1), lane & 1
         part = types.int64(cuda.blockIdx.y)
         begin = part * chunk
         end = min(begin + chunk, length)
-        states = HELD * share  # the lane's begin there
-        some, all_ = states < state, PAIR and states + 4 < state  # of the four or eight
+        states = 8 * half  # the lane's begin there
+        some, all_ = states < state, states + 4 < state  # of the eight
 
         read_states(A, channel * state + states, 4, some, all_, a)
-        for n in unroll(HELD):
+        for n in unroll(8):
             a[n] = a[n] * LOG2_E
         started = options & STARTS != 0
         at_start = ((part * batch + b) * dim + channel) * state + states
@@ -126,7 +89,7 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
         row_B = map_row(b, d0, dim, per_group_B, state, length)
         row_C = map_row(b, d0, dim, per_group_C, state, length)
         at_rows = warp * ROWS + reads * ROW + step
-        at_channel = warp * ROWS + lane // LANES * ROW
+        at_channel = warp * ROWS + (lane >> 1) * ROW
 
         at = row + min(begin + step, last_four)
         read_rows(u, at, across, us)
@@ -156,17 +119,19 @@ def kernel(dtype: str, warps: int, tile: Tile, every: int) -> Any:
                 read_rows(delta, at, across, deltas)
                 read_maps(B, C, row_B, row_C, t0 + TILE, last_four, tid, state, length, words)
             at_B = buffer * 2 * MAP + states
-            steps = min(TILE, end - t0)
-            if SAVES:
-                for border in range(0, steps, every):
-                    at_border = ((t0 + border) // every * batch + b) * dim + channel
-                    store_states(borders, at_border * state + states, 4, some, all_, h)
-                    for s in range(border, min(border + every, steps), 4):
-                        walk_four(maps, rows, at_B + s // 4 * FOUR, at_channel + s, share, a, h)
-            else:
-                for s in range(0, steps, 4):
-                    walk_four(maps, rows, at_B, at_channel + s, share, a, h)
-                    at_B += FOUR
+            for s in range(0, min(TILE, end - t0), 4):
+                four(rows, at_channel + s, d4, 0)
+                four(rows, at_channel + s + PLANE, x4, 0)
+                for w in unroll(4):
+                    for k in unroll(2):
+                        four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
+                        four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
+                    y4[w] = ZERO
+                    for n in unroll(8):
+                        h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
+                        y4[w] += h[n] * c8[n]
+                fold(rows, at_channel + s + 2 * PLANE, y4, half == 1)
+                at_B += FOUR
             cuda.syncwarp()
             if there:
                 for i in unroll(TURNS):

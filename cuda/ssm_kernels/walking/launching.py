@@ -12,6 +12,7 @@ from ssm_kernels.choosing import (
     walking_adjoint_kernel,
     walking_carry_kernel,
     walking_forward_kernel,
+    walking_helped_kernel,
     walking_middles_kernel,
     walking_summary_kernel,
 )
@@ -21,11 +22,10 @@ from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import RETURNS, Variant
 from ssm_kernels.walking import carry, middles, parts
 from ssm_kernels.walking.chunks import BACK, FORTH, chunk_of
+from ssm_kernels.walking.teams import Team, best_team, better_in_chunks
 
-# all of these are warps of a multiprocessor
-ENOUGH = 4  # with so many the way forward has one chunk, since of more the states are walked through twice
-FEW = 7  # with fewer the way forward makes twice as many, each of half the work
-MOST_OF_A_WAVE, A_WAVE = 5.5, 8  # where so many, the way back from saved float32 states is the faster one in one chunk
+# of so many warps of a multiprocessor the way back from saved float32 states is the faster one in one chunk
+MOST_OF_A_WAVE, A_WAVE = 5.5, 8
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -43,16 +43,15 @@ def serve_back(scan: Scan, v: Variant) -> bool:
 
 
 def chunk_for(scan: Scan, *, forward: bool) -> int:
-    """Steps of a chunk of time."""
-    warps, processors = scan.batch * scan.dim // parts.CHANNELS, description.processors()
-    if forward and warps >= ENOUGH * processors:
-        return scan.length
-    return chunk_of(ceil(warps / parts.WARPS), scan.length, processors, FORTH if forward else BACK)
+    """Steps of a chunk of time, where that is cut."""
+    blocks = ceil(scan.batch * scan.dim / parts.channels(parts.WARPS))
+    return chunk_of(blocks, scan.length, description.processors(), FORTH if forward else BACK)
 
 
-def tile_forward(channels: int, chunks: int, processors: int) -> parts.Tile:
-    """A channel's states in a quad of lanes, for twice as many warps, where there are few and time is not cut."""
-    return parts.NARROW if chunks == 1 and channels < FEW * processors * parts.CHANNELS else parts.LONG
+def team_for(scan: Scan) -> Team | None:
+    """Who walks forward through all of time at once; None where this is better cut."""
+    channels, processors = scan.batch * scan.dim, description.processors()
+    return None if better_in_chunks(channels, scan.length, processors) else best_team(channels, processors)
 
 
 def saved_shape(scan: Scan) -> tuple[int, ...] | None:
@@ -69,6 +68,33 @@ def saved_shape(scan: Scan) -> tuple[int, ...] | None:
 
 @no_type_check
 def forward(scan, v, y, last_state, stream, allocate, saved=None):
+    team = team_for(scan)
+    if team is None and saved is None:
+        forward_in_chunks(scan, v, y, last_state, stream, allocate)
+    else:
+        forward_by_teams(scan, v, y, last_state, stream, allocate, saved, team)
+
+
+@no_type_check
+def forward_by_teams(scan, v, y, last_state, stream, allocate, saved=None, team=None):
+    """All of time at once, by this team or by the best one."""
+    batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
+    team = team or best_team(batch * dim, description.processors())
+    last = last_state if last_state is not None else allocate((batch, dim, state), "float32")
+    nothing = scan.u
+    D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
+    every = 0 if saved is None else parts.saved_every(v.dtype)
+    grid = batch * dim // team.of_block, 1, 1
+    walking_helped_kernel(v.dtype, team, every).compiled()(grid, (team.threads, 1, 1), stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(scan.initial_state, nothing), y, last,
+        either(saved, nothing), options_of(scan, scan.initial_state is not None), batch, dim, length, state,
+        *scan.per_group,
+    ))  # fmt: skip
+
+
+@no_type_check
+def forward_in_chunks(scan, v, y, last_state, stream, allocate):
+    """In two passes, of which the first, for what each chunk leaves, spares the last: nobody asks for that."""
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     real = "float32"
     last = last_state if last_state is not None else allocate((batch, dim, state), real)
@@ -77,23 +103,20 @@ def forward(scan, v, y, last_state, stream, allocate, saved=None):
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
-    tile, threads = tile_forward(batch * dim, chunks, description.processors()), (parts.threads(parts.WARPS), 1, 1)
-    blocks = batch * dim // parts.channels(parts.WARPS)
+    blocks, threads = batch * dim // parts.channels(parts.WARPS), (parts.threads(parts.WARPS), 1, 1)
     starts, started = scan.initial_state, scan.initial_state is not None
     if chunks > 1:
         ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        grid = blocks, chunks - 1, 1  # nobody asks what the last chunk leaves
+        grid = blocks, chunks - 1, 1
         walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
             options_of(scan, False), *sizes,
         ))  # fmt: skip
         carry_on(scan, None, ends, None, totals, chunks, stream)
         starts, started = ends, True
-    blocks *= parts.CHANNELS // tile.channels
-    every = 0 if saved is None else parts.saved_every(v.dtype)
-    walking_forward_kernel(v.dtype, parts.WARPS, tile, every).compiled()((blocks, chunks, 1), threads, stream, (
+    walking_forward_kernel(v.dtype, parts.WARPS).compiled()((blocks, chunks, 1), threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
-        either(saved, nothing), options_of(scan, started), *sizes,
+        options_of(scan, started), *sizes,
     ))  # fmt: skip
 
 

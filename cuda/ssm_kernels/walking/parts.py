@@ -28,7 +28,6 @@ class Tile:
     """So many steps of a warp's channels in shared memory; what follows counts numbers, if it says nothing else."""
 
     steps: int
-    channels: int = CHANNELS
     skew: int = 0  # by so much more the upper eight channels lie behind the lower, so that banks differ
 
     @property
@@ -38,7 +37,7 @@ class Tile:
 
     @property
     def plane(self) -> int:
-        return self.channels * self.row + self.skew
+        return CHANNELS * self.row + self.skew
 
     @property
     def rows(self) -> int:
@@ -53,7 +52,7 @@ class Tile:
     @property
     def ahead(self) -> int:
         """Of a warp and one array, on their way."""
-        return self.steps * self.channels
+        return self.steps * CHANNELS
 
     @property
     def map(self) -> int:
@@ -73,7 +72,7 @@ class Tile:
     @property
     def turns(self) -> int:
         """Until it has read all of its channels."""
-        return self.channels // self.across
+        return CHANNELS // self.across
 
     def map_turns(self, warps: int) -> int:
         """Until a block has read both maps' tiles, each thread four steps of a state at a time."""
@@ -88,9 +87,8 @@ class Tile:
         return 4 * self.map_turns(warps) // packed_access(dtype).numbers
 
 
-# Long, where lanes have registers left: what is read for the next tile has more time to come. Narrow, where warps are
-# few.
-LONG, NARROW, SHORT = Tile(32), Tile(32, CHANNELS // 2), Tile(16, skew=16)
+# Long, where lanes have registers left: what is read for the next tile has more time to come.
+LONG, SHORT = Tile(32), Tile(16, skew=16)
 
 
 def saved_every(dtype: str) -> int:
@@ -154,7 +152,7 @@ def folding(lanes):
 @cache
 def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     """For one dtype in memory, blocks of so many warps and tiles of so many steps."""
-    OF_WARP, OF_BLOCK, THREADS = tile.channels, tile.channels * warps, threads(warps)
+    OF_WARP, OF_BLOCK, THREADS = CHANNELS, channels(warps), threads(warps)
     MAP_TURNS, TURNS, NUMBERS = tile.map_turns(warps), tile.turns, 4 * tile.turns
     MAP, FOUR, TO_NEXT = tile.map, tile.four, tile.across * tile.row + tile.skew
     # a lane's word of a row, and a thread's of a map: the bits that count words, and how many those are
