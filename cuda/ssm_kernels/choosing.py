@@ -50,8 +50,9 @@ class Compilable:
     """A kernel as the compiler is given it, for compute capabilities from `since` up to, and without, `until`.
 
     `max_registers` holds from compute capability 9.0 on: there the cap makes no spills. Of `blocks` a multiprocessor is
-    to have room for so many: without the number the compiler reckons with the largest blocks, and spares registers.
-    `shared_bytes` are dynamic.
+    to have room for so many: without the number the compiler reckons with the largest blocks, and spares registers. If
+    they are `tight`, that is so on Hopper, and elsewhere, where it would make spills, one is enough. `shared_bytes` are
+    dynamic.
     """
 
     name: str
@@ -65,11 +66,12 @@ class Compilable:
     until: tuple[int, int] = LATER
     shared_bytes: int = 0
     blocks: int | None = None
+    tight: bool = False
 
     def options(self, capability: tuple[int, int]) -> dict[str, Any]:
         """Of the compiler."""
         if self.blocks is not None:
-            return {"launch_bounds": (self.threads, self.blocks)}
+            return {"launch_bounds": (self.threads, 1 if self.tight and capability >= BLACKWELL else self.blocks)}
         cap = self.cap(capability)
         return {} if cap is None else {"max_registers": cap}
 
@@ -261,7 +263,8 @@ def walking_forward_kernel(dtype: str, warps: int) -> Compilable:
 def walking_helped_kernel(dtype: str, team: Team, every: int) -> Compilable:
     name = f"forward, helped, {team.held} a lane{', that saves states' if every else ''}"
     kernel, signature = helped.kernel(dtype, team, every), helped.signature(dtype)
-    return by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
+    found = by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
+    return replace(found, tight=True)
 
 
 @cache
