@@ -75,11 +75,10 @@ def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
 
 @contextmanager
 def chosen(case: Case) -> Iterator[None]:
-    from ssm_kernels import description, scan
+    from ssm_kernels import description
     from ssm_kernels.walking import launching
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(scan, "LEAST_WALKED", 1))
         for module, name, value in (
             (description, "choose", case.variant),
             (description, "capability", case.capability),

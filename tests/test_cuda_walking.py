@@ -47,7 +47,6 @@ def by_walking(chunk=16, warps=WALKING_WARPS, team=None, saving=False):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
-        patch.setattr(scan, "LEAST_WALKED", 1)
         patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else chunk)
         patch.setattr(launching, "team_for", lambda one: team)
         for name in ("forward", "backward"):
@@ -238,19 +237,22 @@ BY_SEGMENTS = {
 
 
 def routed(arguments):
-    """By which of the two the door goes back, and what it gives it; nothing is launched."""
+    """By which of the two the door goes both ways, and what it gives it; nothing is launched."""
     taken = []
     with pytest.MonkeyPatch.context() as patch:
         for name, module in (("walking", launching), ("segments", segments)):
-            patch.setattr(module, "backward", lambda *given_, name=name: taken.append((name, *given_[:2])))
+            for way in ("forward", "backward"):
+                patch.setattr(module, way, lambda *given_, name=name: taken.append((name, *given_[:2])))
+        ssm_edu.selective_scan(**arguments, backend="cuda")
         ssm_edu.selective_scan_backward(np.ones_like(arguments["u"]), **arguments, backend="cuda")
-    [found] = taken
-    return found
+    forth, back = taken
+    assert forth[0] == back[0]
+    return back
 
 
 @in_the_simulator
 @pytest.mark.parametrize("name", BY_WALKING | BY_SEGMENTS)
-def test_which_adjoints_go_by_walking(name):
+def test_which_scans_go_by_walking(name):
     by, *_ = routed(random_arguments(0, **GOES | (BY_WALKING | BY_SEGMENTS)[name]))
     assert by == ("walking" if name in BY_WALKING else "segments")
 
@@ -510,27 +512,6 @@ def test_teams_have_lanes_and_room():
         assert team.across % team.held == 0
         assert team.steps % teams.GROUP == 0
         assert team.shared_bytes <= 99 * 1024
-
-
-@pytest.mark.parametrize(
-    ("dim", "length", "dtype", "by"),
-    [
-        (64, 7812, "float32", "segments"),
-        (64, 7813, "bfloat16", "walking"),
-        (512, 977, "float32", "walking"),
-        (4096, 1220, "float16", "segments"),
-        (4096, 1221, "float16", "walking"),
-    ],
-)
-def test_a_short_way_forward_goes_by_segments(dim, length, dtype, by, monkeypatch):
-    """Of less than a million (batch, channel, time), or ten million where there are few steps of 16 bits."""
-    sizes, went = SimpleNamespace(batch=2, dim=dim, length=length, state=16, dtype=dtype), []
-    monkeypatch.setattr(scan, "variant_of", lambda *_: None)
-    for name, module in (("walking", launching), ("segments", segments)):
-        monkeypatch.setattr(module, "forward", lambda *_, name=name: went.append(name))
-    monkeypatch.setattr(launching, "serve", lambda *_: True)
-    scan.forward(sizes, None, None, stream=0, allocate=None)
-    assert went == [by]
 
 
 # The checks fail wrong kernels

@@ -12,10 +12,9 @@ float64 and complex states have 8 steps a lane, complex128 has 4: registers. The
 takes one channel, for all but float32 states by Mamba's rule, and on other GPUs than Hopper, whose blocks have more
 shared memory, too. Rows that do not begin at 16-byte boundaries are read number by number.
 
-From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`): every one on the way back, and on the way forward
-those of a million (batch, channel, time) and more, of 16-bit numbers in short sequences of ten million. On the way back
-a block takes 105 KB of shared memory, which from 12.0 on it does not get. On the way forward
-half of a block's warps help the others, where all of time goes at once (:mod:`ssm_kernels.walking.teams`).
+From Hopper on the plainest scans walk (:mod:`ssm_kernels.walking`). On the way back a block takes 105 KB of shared
+memory, which from 12.0 on it does not get. On the way forward half of a block's warps help the others, where all of
+time goes at once (:mod:`ssm_kernels.walking.teams`).
 """
 
 from __future__ import annotations

@@ -9,27 +9,17 @@ from typing import Any, no_type_check
 
 from ssm_kernels import segments
 from ssm_kernels.description import Allocate, Buffer, Scan, on_16_bytes, variant_of
-from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.variant import Variant
 from ssm_kernels.walking import launching as walking
 
 __all__ = ["MAX_STATE", "Allocate", "Buffer", "Scan", "backward", "forward", "saved_shape"]
 
 MAX_STATE = 256
-LEAST_WALKED = 1_000_000  # batch · dim · length from which walking is the faster way forward
-SHORT, SO_MUCH_MORE = 4096, 10  # of 16-bit numbers in fewer steps ten times as much
 
 
 def saved_shape(scan: Scan) -> tuple[int, ...] | None:
     """Of the float32 states that `forward` saves for `backward`, if it is asked to; None where there are none."""
     v = variant_of(scan)
-    return walking.saved_shape(scan) if walks_forward(scan, v) and walking.serve_back(scan, v) else None
-
-
-def walks_forward(scan: Scan, v: Variant) -> bool:
-    short = ITEMSIZE[scan.dtype] == 2 and scan.length < SHORT
-    least = LEAST_WALKED * (SO_MUCH_MORE if short else 1)
-    return scan.batch * scan.dim * scan.length >= least and walking.serve(scan, v)
+    return walking.saved_shape(scan) if walking.serve_back(scan, v) else None
 
 
 @no_type_check
@@ -45,7 +35,7 @@ def forward(
     """
     check_state(scan)
     v = variant_of(scan, y)
-    if walks_forward(scan, v):
+    if walking.serve(scan, v):
         walking.forward(scan, v, y, last_state, stream, allocate, saved)
     else:
         assert saved is None
