@@ -576,7 +576,7 @@ WALKING_MUTANTS = {
     "forward: y beyond the end": (forward, "if there:", "if True:", WORD),
     "forward: steps beyond the end": (forward, "min(TILE, end - t0)", "TILE", CHUNKS),
     "forward: rows beyond the end": (forward, "min(begin + step, last_four)", "begin + step", WORD),
-    "helped: nobody waits for anybody": (helped, "cuda.syncthreads()", "pass", HELPED),
+    "helped: nobody waits for anybody": (helped, "                meet()\n", "", HELPED),
     "helped: one tile of shared memory": (helped, "int_t(2 * first + OTHER_TILE - to)", "to", TWO_TILES),
     "helped: the step of another lane": (helped, "share & 1 == 1", "share & 1 == 0", HELPED),
     "helped: half of the states": (helped, "kept + cuda.shfl_xor_sync(FULL, sent, OF_WARP << level)", "kept", HELPED),

@@ -18,6 +18,9 @@ from global to shared memory past the registers, of which the first `valid` elem
 zero. What was asked for since the last `commit_async` is a group. `wait_async` waits for all, `wait_async_but_last`
 for all but the last group; other threads see the copies after a barrier too. In the twin there is NaN until then.
 `staging(dtype)` is such a copy past the first-level cache too, and a load of four elements that widens them.
+
+`meeting(threads)` is a barrier of a block's so many threads to which warps may come from different places of the code;
+`syncthreads` is one place, and all must come to it.
 """
 
 from __future__ import annotations
@@ -237,6 +240,16 @@ if SIMULATED:
 
     def wait_async_but_last() -> None:
         _arrive(2)  # and what no group has closed
+
+    @no_type_check
+    @cache
+    def meeting(threads: int) -> Callable[..., Any]:
+        from ssm_kernels._target import cuda
+
+        def meet() -> None:
+            cuda.syncthreads()
+
+        return meet
 
 else:
     from llvmlite import ir
@@ -504,12 +517,12 @@ else:
 
         return copy, load
 
-    def _statement(text: str) -> Any:
+    def _statement(text: str, attrs: tuple[str, ...] = ()) -> Any:
         @intrinsic
         def statement(typingctx: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 kind = ir.FunctionType(ir.VoidType(), [])
-                builder.call(ir.InlineAsm(kind, text, "~{memory}", side_effect=True), [])
+                builder.call(ir.InlineAsm(kind, text, "~{memory}", side_effect=True), [], attrs=attrs)
                 return context.get_dummy_value()
 
             return types.void(), codegen
@@ -519,3 +532,7 @@ else:
     commit_async = _statement("cp.async.commit_group;")
     wait_async = _statement("cp.async.wait_all;")
     wait_async_but_last = _statement("cp.async.wait_group 1;")
+
+    @cache
+    def meeting(threads: int) -> Callable[..., Any]:
+        return _statement(f"bar.sync 1, {threads};", ("convergent",))

@@ -9,12 +9,12 @@
 The next tile is read while this one is walked through. What is read stays packed, as it lies in memory, until it is
 used, so that nothing waits for it when it arrives.
 
-Rung 2 with what came after it: the tiles of rung 3, the shuffles of rung 5 for what is read out alone, the chunks of
-rung 6 where the channels are few. h stays in registers from the first step to the last. It is for the plainest scans
-alone (:func:`ssm_kernels.walking.launching.serve`); the others take rung 7.
+Rung 2 with what came after it: the tiles of rung 3, and the shuffles of rung 5 for what is read out alone. h stays in
+registers from the first step to the last. It is for the plainest scans alone
+(:func:`ssm_kernels.walking.launching.serve`); the others take rung 7.
 
-With N states, where lanes go through 16, and one chunk, per (b, d, t): bytes 4 (4 + 2N/64), exponentials 18, FLOPs
-125; and 16 FLOPs more per (b, d).
+With N states, where lanes go through 16, per (b, d, t): bytes 4 (4 + 2N/64), exponentials 18, FLOPs 125; and 16 FLOPs
+more per (b, d).
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from ssm_kernels.walking import launching
 
 @no_type_check
 def launch(u, delta, A, B, C, D, z, delta_bias, y, *, stream=0):
-    """y of the layer; takes scratch memory for the last state and, of more than one chunk, for each one's summary."""
+    """y of the layer; takes scratch memory for the last state."""
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     sizes, to, kept = check(**inputs, y=y), buffer("y", y), []
     given = described(sizes, inputs)
     v = variant_of(given, to)
-    scan = launching.forward_in_chunks if launching.serve(given, v) else segments.forward
-    scan(given, v, to, None, stream, allocator(kept))
+    if launching.serve(given, v):
+        launching.forward_in_chunks(given, v, to, None, stream, allocator(kept), given.length)
+    else:
+        segments.forward(given, v, to, None, stream, allocator(kept))
 
 
 RUNG = Rung(

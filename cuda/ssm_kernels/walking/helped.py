@@ -14,7 +14,16 @@ import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
-from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, shared_load, shared_store, short_access
+from ssm_kernels.intrinsics import (
+    access,
+    exp2,
+    meeting,
+    packed_access,
+    pointer,
+    shared_load,
+    shared_store,
+    short_access,
+)
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS, STARTS, WARP
 from ssm_kernels.walking.teams import GROUP, Team
@@ -36,7 +45,7 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
     load_real, store_real = access("float32").load, access("float32").store
     packed, (_, store_four) = packed_access(dtype), short_access(dtype, 4)
     load_four, numbers_of, PACKED, word_t = packed.load, packed.opened, packed.numbers, packed.word_t
-    put, read = shared_store("float32"), shared_load("float32")
+    put, read, meet = shared_store("float32"), shared_load("float32"), meeting(team.threads)
     softplus, sigmoid = arithmetic("float32", False).softplus, arithmetic("float32", False).sigmoid
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     LEAST = np.float32(np.finfo(np.float32).min)
@@ -59,11 +68,6 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
     PAIR, QUAD = IN_WORD == 2, IN_WORD == 4
     load_states, store_states = short_access("float32", IN_WORD) if HELD > 1 else (load_real, store_real)
     WORDS, MAP_WORDS = TURNS * IN_FOUR, 2 * MAP_TURNS * IN_FOUR
-
-    @inline
-    def meet():
-        """All warps, wherever they come from: the one barrier of the block."""
-        cuda.syncthreads()
 
     @inline
     @unrolled

@@ -93,12 +93,15 @@ def forward_by_teams(scan, v, y, last_state, stream, allocate, saved=None, team=
 
 
 @no_type_check
-def forward_in_chunks(scan, v, y, last_state, stream, allocate):
-    """In two passes, of which the first, for what each chunk leaves, spares the last: nobody asks for that."""
+def forward_in_chunks(scan, v, y, last_state, stream, allocate, chunk=None):
+    """In two passes, of which the first, for what each chunk leaves, spares the last: nobody asks for that.
+
+    Chunks have so many steps, or are cut by the model.
+    """
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     real = "float32"
     last = last_state if last_state is not None else allocate((batch, dim, state), real)
-    chunk = chunk_for(scan, forward=True)
+    chunk = chunk or chunk_for(scan, forward=True)
     chunks = -(-length // chunk)
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
