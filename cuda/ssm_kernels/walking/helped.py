@@ -88,11 +88,6 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
             four(shared, at_B + j * ROW + MAP, c, 4 * j)
 
     @inline
-    def walked(dt, a, h, x, b):
-        # fused so, one addition from step to step; the compiler would fuse x·b, and wait for both
-        return cuda.fma(exp2(dt * a), h, x * b)
-
-    @inline
     @unrolled
     def walk_group(shared, at, at_B, share, odd, more, a, h, dt, x, b, c):
         """Sixteen steps, and their y in the channel's row.
@@ -113,7 +108,8 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
             for w in unroll(4):
                 y[4 * q + w] = ZERO
                 for j in unroll(HELD):
-                    h[j] = walked(dt[w], a[j], h[j], x[w], b[4 * j + w])
+                    # one operation from step to step; the compiler would fuse x·b, and make it two
+                    h[j] = cuda.fma(exp2(dt[w] * a[j]), h[j], x[w] * b[4 * j + w])
                     y[4 * q + w] += h[j] * c[4 * j + w]
                 # over a channel's lanes, as soon as two steps are there: two lanes add up both, and each keeps one
                 for level in unroll(LEVELS):
