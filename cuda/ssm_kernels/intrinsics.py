@@ -535,4 +535,4 @@ else:
 
     @cache
     def meeting(threads: int) -> Callable[..., Any]:
-        return _statement(f"bar.sync 1, {threads};", ("convergent",))
+        return _statement(f"barrier.sync 1, {threads};", ("convergent",))
