@@ -17,7 +17,19 @@ if kernel_runs.NEITHER:
 
 from ssm_kernels import choosing, description, scan, segments
 from ssm_kernels.intrinsics import ITEMSIZE
-from ssm_kernels.walking import adjoint, carry, chunks, forward, helped, launching, middles, parts, summary, teams
+from ssm_kernels.walking import (
+    adjoint,
+    carry,
+    chunks,
+    forward,
+    helped,
+    helping,
+    launching,
+    middles,
+    parts,
+    summary,
+    teams,
+)
 
 import ssm_edu
 from ssm_edu import bounds
@@ -40,14 +52,15 @@ SMALL = {team.held: replace(team, warps=2 if team.held == 8 else 1, blocks=None)
 
 
 @contextmanager
-def by_walking(chunk=16, warps=WALKING_WARPS, team=None, saving=False):
+def by_walking(chunk=16, warps=WALKING_WARPS, team=None, whole_back=False):
     """Both directions go by walking, in blocks of so many warps and chunks of so many steps, or not at all.
 
-    The way forward has a team, or chunks; the way back has one chunk from saved states.
+    The way forward has a team, or chunks; the way back has chunks, or one.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "WARPS", warps)
-        patch.setattr(launching, "chunk_for", lambda one, *, forward: one.length if saving and not forward else chunk)
+        cut = lambda one, *, forward: one.length if whole_back and not forward else chunk  # noqa: E731
+        patch.setattr(launching, "chunk_for", cut)
         patch.setattr(launching, "team_for", lambda one: team)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
@@ -61,19 +74,21 @@ def walking_problem(dtype, blocks=1, warps=WALKING_WARPS, held=None, saving=Fals
 def walking_ratios(case, schedule=0, with_last=True):
     """:func:`ratios` by walking: of a dtype, a chunk and options, of which the states `held` by a lane say the team.
 
-    A team walks forward alone, unless the way back takes states that it saves.
+    A team walks forward alone, unless the way back takes states that it saves. Saved states are for one chunk, and come
+    from a team, unless they are saved "in chunks".
     """
     dtype, chunk, options = case
     saving = options.get("saving", False)
-    team = SMALL[options.get("held") or 4] if saving or options.get("held") else None
+    team = SMALL[options.get("held") or 4] if saving is True or options.get("held") else None
     problem = walking_problem(dtype, **options)
     grad_y, grad_last = cotangents(problem, dtype)
     grad_last = grad_last if with_last else None
     forth = team is not None and not saving
-    with by_walking(chunk, options.get("warps", WALKING_WARPS), team, saving), pytest.MonkeyPatch.context() as patch:
+    whole, warps = saving is True, options.get("warps", WALKING_WARPS)
+    with by_walking(chunk, warps, team, whole), pytest.MonkeyPatch.context() as patch:
         if forth:
             patch.setattr(launching, "backward", lambda *_: None)
-        found = launched(scan, problem, dtype, grad_y, grad_last, schedule, saving=saving)
+        found = launched(scan, problem, dtype, grad_y, grad_last, schedule, saving=bool(saving))
     found = ratios(problem, dtype, found, grad_y, grad_last)
     return {name: found[name] for name in ("y", "last_state")} if forth else found
 
@@ -83,6 +98,8 @@ CHUNKS = ("float32", 16, {"length": 20})
 TILES = ("float16", 48, {"length": 40, "state": 12})
 TWO_WARPS = ("float32", 16, {"warps": 2})
 LONG_CHUNKS = ("float32", 32, {"length": 36, "batch": 2, "state": 8})
+GROUPS = ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2})
+GROUPS_IN_CHUNKS = ("float32", 16, {"blocks": 2, "groups_B": 2, "length": 20})
 HELPED = ("float32", 48, {"length": 40, "held": 4, "state": 12})
 TWO_TILES = ("bfloat16", 48, {"length": 72, "held": 2, "batch": 2})
 ALONE = ("float32", 16, {"length": 20, "held": 1})
@@ -93,6 +110,7 @@ SAVED = ("float32", 48, {"length": 36} | SAVING)
 SAVED_BY_TWO = ("float16", 32, {"length": 40, "held": 2} | SAVING)
 SAVED_MIDDLES = ("float16", 80, {"length": 72, "state": 12} | SAVING)
 MIDDLES_OF_GROUPS = ("float16", 48, {"length": 24, "blocks": 2, "groups_B": 2, "batch": 2} | SAVING)
+SAVED_IN_CHUNKS = ("float32", 32, {"length": 72, "state": 12, "saving": "in chunks"})
 NOTHING_COMES_BACK = ("float32", 48, {"length": 20} | SAVING)
 MIDDLES_OF_TWO_WARPS = ("bfloat16", 64, {"length": 56, "warps": 2} | NOTHING | SAVING)
 WALKING_CASES = {
@@ -102,7 +120,7 @@ WALKING_CASES = {
     "two warps, nothing optional": BLOCK,
     "chunks of a batch": LONG_CHUNKS,
     "two warps": TWO_WARPS,
-    "two blocks share C": ("float32", 16, {"blocks": 2, "groups_B": 2, "batch": 2}),
+    "two blocks share C": GROUPS,
     "bfloat16, batch": ("bfloat16", 16, {"length": 8, "batch": 2}),
     "four warps": ("float32", 16, {"warps": 4}),
     "helped": HELPED,
@@ -118,6 +136,14 @@ WALKING_CASES = {
     "saved states, middles of two warps": MIDDLES_OF_TWO_WARPS,
     "saved states, middles of two blocks and groups": MIDDLES_OF_GROUPS,
     "saved states, nothing comes back": NOTHING_COMES_BACK,
+    "saved states in chunks": SAVED_IN_CHUNKS,
+    "saved states in chunks of blocks, groups and a batch": (
+        "float32",
+        32,
+        {"length": 36, "blocks": 2, "groups_B": 2, "batch": 2, "saving": "in chunks"},
+    ),
+    "saved states in chunks, nothing comes back": ("float32", 48, {"length": 52, "saving": "in chunks"} | NOTHING),
+    "saved states by a team, taken in chunks": ("float32", 16, {"length": 40, "held": 1, "saving": "in chunks"}),
     "saved states by halves": ("bfloat16", 48, {"length": 48, "warps": 2, "held": 8} | NOTHING | SAVING),
     "saved states by one": ("float32", 48, {"length": 40, "state": 12, "held": 1} | SAVING),
 }
@@ -141,7 +167,7 @@ def test_walking_is_inside_the_bounds(name):
     scale=st.sampled_from([1, 8]),
     seed=st.integers(0, 2**32 - 1),
     with_last=st.booleans(),
-    saving=st.booleans(),
+    saving=st.sampled_from([False, True, "in chunks"]),
     schedule=st.randoms(use_true_random=False),
 )
 def test_walking_under_any_schedule(
@@ -149,14 +175,14 @@ def test_walking_under_any_schedule(
 ):  # fmt: skip
     length = words * 16 // ITEMSIZE[dtype]
     options = options | {"delta_softplus": delta_softplus, "delta_scale": scale, "seed": seed, "held": held}
-    options |= {"saving": saving}
+    options |= {"saving": saving if dtype == "float32" else bool(saving)}
     options |= {} if delta_softplus else {"delta_shift": 0}
     case = dtype, chunk, options | {"length": min(length, 24), "state": state}
     assert max(walking_ratios(case, schedule, with_last).values()) <= 1
 
 
-def test_states_are_saved_where_the_way_back_has_one_chunk(monkeypatch):
-    """In no more memory than y takes, up to the last tile's."""
+def test_states_are_saved_where_the_way_back_is_faster_with_them(monkeypatch):
+    """In no more memory than y takes, up to the last tile's; of 16-bit numbers only where it has one chunk."""
     monkeypatch.setattr(description, "processors", lambda: 132)
     for dtype, dim, length, saves in (
         ("float32", 1536, 2048, True),
@@ -164,7 +190,8 @@ def test_states_are_saved_where_the_way_back_has_one_chunk(monkeypatch):
         ("float32", 2048, 2048, True),
         ("bfloat16", 2048, 2048, True),
         ("float16", 2048, 2056, True),
-        ("float32", 640, 2048, False),
+        ("float32", 640, 2048, True),
+        ("bfloat16", 640, 2048, False),
     ):
         sizes = SimpleNamespace(batch=8, dim=dim, length=length, state=16, dtype=dtype)
         shape = launching.saved_shape(sizes)
@@ -342,29 +369,40 @@ def test_where_walking_does_not_go(monkeypatch):
 
 
 @in_the_simulator
-def test_a_summary_of_more_than_one_tile():
+@pytest.mark.parametrize(
+    "ways", [summary.Ways(back=True), summary.Ways(), summary.Ways(forth=False, back=True)], ids=str
+)
+def test_a_summary_of_more_than_one_tile(ways):
     """From zero, over one chunk: its last state, and what comes back to its first where nothing comes to its last."""
     length, flat = 52, np.ravel
     p = walking_problem("float32", warps=1, length=length)
-    p = replace(p, initial_state=np.zeros_like(p.initial_state))
+    A = p.A.copy()
+    A[:, 3] = np.finfo(np.float32).min  # times log₂e that is beyond float32
+    p = replace(p, A=A, initial_state=np.zeros_like(p.initial_state))
     grad_y, _ = cotangents(p, "float32")
     ends, backs, totals = (np.full(n, np.nan, np.float32) for n in (256, 256, 16))
-    kernel = choosing.walking_summary_kernel("float32", True, False, 1).compiled()
+    kernel = choosing.walking_summary_kernel("float32", ways, 1).compiled()
     given = [flat(x) for x in (p.u, p.delta, p.A, p.B, p.C, p.z, p.delta_bias, grad_y, p.u, p.u)]
     sizes = (description.options_of(p, False), 1, 16, length, 16, 16, 16, 64)
     with simulated(0):
-        kernel((1, 1, 1), (32, 1, 1), 0, (*given, ends, backs, totals, *sizes))
+        kernel((1, 1, 1), (ways.team(1).threads, 1, 1), 0, (*given, ends, backs, totals, *sizes))
     last, grad = reference.selective_scan(p)[1], reference.selective_scan_backward(p, grad_y, None).initial_state
     rounding = {"arithmetic": bounds.FLOAT32_APPROX, "algorithm": "any", "stored": "float32"}
-    assert (abs(ends.reshape(last.shape) - last) <= bounds.forward(p, **rounding).last_state).all()
-    assert (abs(backs.reshape(grad.shape) - grad) <= bounds.backward(p, grad_y, None, **rounding).initial_state).all()
+    last_bound = bounds.forward(p, **rounding).last_state
+    grad_bound = bounds.backward(p, grad_y, None, **rounding).initial_state
+    for asked, found, right, bound in (
+        (ways.forth, ends, last, last_bound),
+        (ways.back, backs, grad, grad_bound),
+    ):
+        assert (abs(found.reshape(right.shape) - right) <= bound).all() if asked else np.isnan(found).all()
     # a sum of what is not negative rounds once a term, and each term is off by as much again
     exact = np.logaddexp(0, p.delta[0].astype(float) + p.delta_bias[:, None]).sum(1)
     np.testing.assert_allclose(totals, exact, rtol=length * 2**-23)
 
 
 @in_the_simulator
-def test_a_carry_over_more_chunks_than_it_reads_at_a_time():
+@pytest.mark.parametrize("alone", [False, True], ids=["both ways", "back alone"])
+def test_a_carry_over_more_chunks_than_it_reads_at_a_time(alone):
     chunks, batch, dim, state = carry.AHEAD + 3, 2, 3, 8
     random = np.random.default_rng(0)
     A = -random.uniform(0.2, 2, (dim, state)).astype(np.float32)
@@ -387,10 +425,12 @@ def test_a_carry_over_more_chunks_than_it_reads_at_a_time():
 
     expected = carried(start, ends, range(chunks)), carried(arriving, backs, range(chunks - 1, -1, -1))
     found = ends.ravel(), backs.ravel()
-    given = (A.ravel(), start.ravel(), arriving.ravel(), *found, totals.ravel(), 1, 1, chunks, batch, dim, state)
+    first_way, ways = (1, 1) if alone else (0, 2)
+    sizes = 1, 1, first_way, chunks, batch, dim, state
+    given = (A.ravel(), start.ravel(), arriving.ravel(), *found, totals.ravel(), *sizes)
     with simulated(0):
-        choosing.walking_carry_kernel().compiled()((1, 2, 1), (carry.THREADS, 1, 1), 0, given)
-    for one, (right, bound) in zip(found, expected, strict=True):
+        choosing.walking_carry_kernel().compiled()((1, ways, 1), (carry.THREADS, 1, 1), 0, given)
+    for one, (right, bound) in list(zip(found, expected, strict=True))[first_way:]:
         assert (abs(one.reshape(right.shape) - right) <= bound).all()
 
 
@@ -513,10 +553,10 @@ def test_who_walks_forward(batch, dim, length, held, monkeypatch):
 
 def test_teams_have_lanes_and_room():
     for team in [*teams.TEAMS, *SMALL.values()]:
+        assert team.across % team.held == 0
         assert parts.channels(parts.WARPS) % team.of_block == 0
         assert team.turns * team.across == team.of_block
         assert team.map_turns * team.across == parts.STATES
-        assert team.across % team.held == 0
         assert team.steps % teams.GROUP == 0
         assert team.shared_bytes <= 99 * 1024
 
@@ -524,6 +564,8 @@ def test_teams_have_lanes_and_room():
 # The checks fail wrong kernels
 
 STAGED = "tid, words)\n            cuda.syncthreads()"
+ALL_THERE = "if there:\n                put", "if True:\n                put"
+NO_BACKS = "if BACK:\n                write", "if False:\n                write"
 WALKING_MUTANTS = {
     "forward: no barrier behind what is staged": (forward, STAGED, "tid, words)", CHUNKS),
     "forward: one buffer of maps": (forward, "buffer = 1 - buffer", "buffer = 0", BLOCK),
@@ -532,18 +574,23 @@ WALKING_MUTANTS = {
     "forward: each chunk begins like the first": (forward, "((part * batch + b)", "(b", CHUNKS),
     "forward: the last state of the first chunk": (forward, "if end == length", "if part == 0", CHUNKS),
     "forward: the gate left out": (forward, "gate(ys, x)", "pass", WORD),
-    "summary: no barrier behind what is staged": (summary, STAGED, "tid, words)", CHUNKS),
-    "summary: rows replaced while they are read": (summary, "            cuda.syncwarp()\n", "", TILES),
-    "summary: one buffer of maps": (summary, "buffer = 1 - buffer", "buffer = 0", BLOCK),
+    "summary: nobody waits for anybody": (summary, "                meet()\n", "", CHUNKS),
+    "summary: one tile of shared memory": (summary, "int_t(OTHER_TILE - at)", "at", TILES),
     "summary: ΣΔ of half of the lanes": (summary, "total += cuda.shfl_xor_sync(FULL, total, 2)", "pass", TILES),
-    "summary: a chunk of which nothing comes back": (
+    "summary: a chunk of which nothing comes back": (summary, *NO_BACKS, CHUNKS),
+    "summary: nothing comes back past saved states": (summary, *NO_BACKS, SAVED_IN_CHUNKS),
+    "summary: the gate left out": (summary, "x[i] = x[i] * (z[i]", "x[i] = x[i] * (ONE if True else z[i]", CHUNKS),
+    "summary: the states of another lane": (summary, "states = HELD * share", "states = HELD * (share ^ 1)", CHUNKS),
+    "summary: states of the lane before": (summary, "n // HELD * SKEW", "0", CHUNKS),
+    "summary: rows beyond the end": (summary, "min(t0 + TILE + step, last_four)", "t0 + TILE + step", CHUNKS),
+    "summary: B's groups for C": (
         summary,
-        "if returning:\n            store",
-        "if False:\n            store",
-        CHUNKS,
+        "map_C = (entry * (dim // per_group_C)",
+        "map_C = map_B + 0 * (",
+        GROUPS_IN_CHUNKS,
     ),
     "carry: chunks do not add up": (carry, "h = exp2(a * dt[w]) * h + x[w]", "h = x[w]", CHUNKS),
-    "carry: back as forth": (carry, "if cuda.blockIdx.y == 1", "if False", CHUNKS),
+    "carry: back as forth": (carry, "if cuda.blockIdx.y + first_way == 1", "if False", CHUNKS),
     "carry: the first state comes back to the last chunk": (carry, "backs, arriving", "backs, start", CHUNKS),
     "adjoint: no barrier behind what is staged": (adjoint, STAGED, "tid, words)", CHUNKS),
     "adjoint: no barrier before shares are added up": (
@@ -578,10 +625,17 @@ WALKING_MUTANTS = {
     "adjoint: the skip left out": (adjoint, "s8[m] * dt[m] + skip[i] * es[m]", "s8[m] * dt[m]", WORD),
     "adjoint: ∂A of the step's own state": (adjoint, "back = g[n] * h[i]", "back = g[n] * h[i + 8]", WORD),
     "adjoint: what leaves the last chunk": (adjoint, "if part == 0", "if end == length", CHUNKS),
-    "summary: ΣΔ beyond the end": (summary, "dt[4 * i + j] if there else ZERO", "dt[4 * i + j]", CHUNKS),
-    "summary: a second border like the first": (summary, "(other_half if step else ZERO)", "ZERO", LONG_CHUNKS),
+    "summary: ΣΔ beyond the end": (summary, "dt[i] if there else ZERO", "dt[i]", CHUNKS),
+    "summary: a second border like the first": (summary, "(other_half if later else ZERO)", "ZERO", LONG_CHUNKS),
+    "summary: the border before": (summary, "begin // BORDER * a_border", "0", CHUNKS),
+    "forward: each chunk's states saved like the first's": (
+        forward,
+        "(t0 + border) // every",
+        "(t0 - begin + border) // every",
+        SAVED_IN_CHUNKS,
+    ),
     "forward: y beyond the end": (forward, "if there:", "if True:", WORD),
-    "forward: steps beyond the end": (forward, "min(TILE, end - t0)", "TILE", CHUNKS),
+    "forward: steps beyond the end": (forward, "steps = min(TILE, end - t0)", "steps = TILE", CHUNKS),
     "forward: rows beyond the end": (forward, "min(begin + step, last_four)", "begin + step", WORD),
     "helped: nobody waits for anybody": (helped, "                meet()\n", "", HELPED),
     "helped: one tile of shared memory": (helped, "int_t(2 * first + OTHER_TILE - to)", "to", TWO_TILES),
@@ -591,7 +645,7 @@ WALKING_MUTANTS = {
     "helped: the skip of the next tile's u": (helped, "at_y, us_of_this, zs", "at_y, us_of_next, zs", TWO_TILES),
     "helped: the gate of the tile before": (helped, "min(t + TILE, last_four)", "min(t, last_four)", TWO_TILES),
     "helped: the gate left out": (helped, "out[j] *= z", "out[j] *= ZERO + 1 if True else z", HELPED),
-    "helped: steps beyond the end": (helped, "if there:\n                put", "if True:\n                put", HELPED),
+    "helped: steps beyond the end": (helped, *ALL_THERE, HELPED),
     "helped: y beyond the end": (
         helped,
         "if there:\n            for i in unroll(TURNS):\n                four",
@@ -608,8 +662,8 @@ WALKING_MUTANTS = {
     ),
     "helped: the first state left out": (helped, "if options & STARTS", "if False", HELPED),
     "helped: the four steps before": (helped, "at + 4 * q + 4, at_B", "at + 4 * q, at_B", ALONE),
-    "helped: states that are not there": (
-        helped,
+    "helping: states that are not there": (
+        helping,
         "if first + k < state:\n                if Q",
         "if True:\n                if Q",
         HELPED,
@@ -681,10 +735,13 @@ def test_a_wrong_kernel_is_noticed(fault, monkeypatch):
     module, old, new, case = WALKING_MUTANTS[fault]
     mutant = edited(module, old, new)
     if module is parts:
-        for user in (forward, summary, middles, adjoint):
+        for user in (forward, middles, adjoint):
             monkeypatch.setattr(user, "parts", mutant.parts)
         for user in (forward, adjoint):
             monkeypatch.setattr(user, "folding", mutant.folding)
+    elif module is helping:
+        for user in (helped, summary):
+            monkeypatch.setattr(user, "helping", mutant.helping)
     else:
         monkeypatch.setattr(
             choosing, "walking_forward" if module is forward else module.__name__.rpartition(".")[2], mutant

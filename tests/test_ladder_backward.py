@@ -370,7 +370,8 @@ def counts(monkeypatch):
 
     def getitem(array, index):
         count_bytes(array)
-        return Counted(read(array, index))
+        value = read(array, index)
+        return Counted(value) if array.dtype.kind == "f" else value
 
     def setitem(array, index, value):
         count_bytes(array)

@@ -55,7 +55,6 @@ NOTHING_RAN = Done(
     [
         ("memcheck", [CLEAN, CLEAN], FAULT, True, ["found nothing, and in a planted fault 64"]),
         ("racecheck", [NO_HAZARD], HAZARD, True, ["found nothing, and in a planted fault 1"]),
-        ("synccheck", [CLEAN], CLEAN, True, ["it says little"]),
         ("memcheck", [CLEAN, FAULT], FAULT, False, ["memcheck found 64:", "Invalid __global__ write"]),
         ("racecheck", [HAZARD, NO_HAZARD, HAZARD], HAZARD, False, ["racecheck found 2:", "Race reported"]),
         ("initcheck", [CLEAN], CLEAN, False, ["nothing in a planted fault:"]),

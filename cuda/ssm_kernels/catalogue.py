@@ -14,9 +14,9 @@ from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.variant import Variant
 from ssm_kernels.walking.parts import SHORT, WARPS, saved_every
-from ssm_kernels.walking.teams import TEAMS
+from ssm_kernels.walking.summary import Ways
+from ssm_kernels.walking.teams import H100, TEAMS
 
-H100 = 132  # its multiprocessors
 ORDINARY: dict[str, Any] = {
     "batch": 8, "dim": 2048, "length": 2048, "state": 16, "dtype": "float32", "is_complex": False,
     "discretization": "mamba", "constant_B": False, "constant_C": False, "complex_B": False, "complex_C": False,
@@ -104,11 +104,12 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
 
 def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
-        yield choosing.walking_forward_kernel(dtype, WARPS)
+        for every in (0, saved_every(dtype)):
+            yield choosing.walking_forward_kernel(dtype, WARPS, every)
         for team, every in product(TEAMS, (0, saved_every(dtype))):
             yield choosing.walking_helped_kernel(dtype, team, every)
-        for returning, bordered in ((False, False), (False, True), (True, True)):
-            yield choosing.walking_summary_kernel(dtype, returning, bordered, WARPS)
+        for ways in (Ways(), Ways(bordered=True), Ways(back=True, bordered=True), Ways(forth=False, back=True)):
+            yield choosing.walking_summary_kernel(dtype, ways, WARPS)
         if saved_every(dtype) != SHORT.steps:
             yield choosing.walking_middles_kernel(dtype, WARPS)
         for saved in (False, True):

@@ -252,26 +252,27 @@ def by_walking(
 
 
 @cache
-def walking_forward_kernel(dtype: str, warps: int) -> Compilable:
-    kernel, signature = walking_forward.kernel(dtype, warps), walking_forward.signature(dtype)
+def walking_forward_kernel(dtype: str, warps: int, every: int) -> Compilable:
+    name = f"forward{', that saves states' if every else ''}"
+    kernel, signature = walking_forward.kernel(dtype, warps, every), walking_forward.signature(dtype)
     blocks = 3 if ITEMSIZE[dtype] == 2 else None
-    return by_walking("forward", dtype, parts.threads(warps), kernel, signature, blocks=blocks)
+    return by_walking(name, dtype, parts.threads(warps), kernel, signature, blocks=blocks)
 
 
 @cache
 def walking_helped_kernel(dtype: str, team: Team, every: int) -> Compilable:
-    name = f"forward, helped, {team.held} a lane{', that saves states' if every else ''}"
+    name = f"forward, helped, {team.held} a lane, tiles of {team.steps}{', that saves states' if every else ''}"
     kernel, signature = helped.kernel(dtype, team, every), helped.signature(dtype)
     found = by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
     return replace(found, tight=True)
 
 
 @cache
-def walking_summary_kernel(dtype: str, returning: bool, bordered: bool, warps: int) -> Compilable:
-    name = f"summary{' with borders' if bordered else ''}{' and back' if returning else ''}"
-    kernel, signature = summary.kernel(dtype, returning, bordered, warps), summary.signature(dtype)
-    blocks = 4 if ITEMSIZE[dtype] == 2 and not returning else None
-    return by_walking(name, dtype, parts.threads(warps), kernel, signature, blocks=blocks)
+def walking_summary_kernel(dtype: str, ways: summary.Ways, warps: int) -> Compilable:
+    kernel, signature, team = summary.kernel(dtype, ways, warps), summary.signature(dtype), ways.team(warps)
+    shared = ways.shared_bytes(warps)
+    found = by_walking(f"summary, {ways}", dtype, team.threads, kernel, signature, shared, team.blocks)
+    return replace(found, tight=True)
 
 
 @cache

@@ -13,7 +13,7 @@ Where the channels are few, chunks of time go at once, as in rung 6: the first w
 on the way forth and for Āg on the way back. No step's state is written anywhere, at the price of its exponential, which
 is taken three times, of one step in four twice.
 
-With N = 16 states, one chunk and M = dim channels, per (b, d, t): bytes 4 (9 + 8N/64 + (2N + 5)/16 + 2N/M),
+With N = 16 states, one chunk and M = dim channels, per (b, d, t): bytes 4 (9 + 7N/64 + (2N + 5)/16 + 2N/M),
 exponentials 48, FLOPs 531 + 1/16 + 2N/64 − 2N/M, and half of one more where softplus takes what is negative, half of
 one less elsewhere.
 
@@ -44,7 +44,7 @@ RUNG = Rung(
     title="walking",
     idea="the forward rung's walk there and back, four steps at a time in registers",
     launch=launcher(run),
-    bytes=lambda b, d, t, N: 4 * b * d * t * (9 + 8 * N / BLOCK + (2 * N + 5) / parts.SHORT.steps + 2 * N / d),
+    bytes=lambda b, d, t, N: 4 * b * d * t * (9 + 7 * N / BLOCK + (2 * N + 5) / parts.SHORT.steps + 2 * N / d),
     exponentials=lambda b, d, t, N: b * d * t * 48,
     flops=lambda b, d, t, N: b * d * t * (531 + 1 / 16 + 2 * N / BLOCK - 2 * N / d),
 )

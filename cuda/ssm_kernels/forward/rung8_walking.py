@@ -36,7 +36,7 @@ def launch(u, delta, A, B, C, D, z, delta_bias, y, *, stream=0):
     given = described(sizes, inputs)
     v = variant_of(given, to)
     if launching.serve(given, v):
-        launching.forward_in_chunks(given, v, to, None, stream, allocator(kept), given.length)
+        launching.forward_in_chunks(given, v, to, None, stream, allocator(kept), chunk=given.length)
     else:
         segments.forward(given, v, to, None, stream, allocator(kept))
 

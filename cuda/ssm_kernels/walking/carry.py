@@ -18,13 +18,16 @@ AHEAD = 16  # chunks that are read at a time, while those before are carried
 
 
 def signature() -> Any:
-    return types.void(*(pointer("float32"),) * 6, *(types.int64,) * 6)
+    return types.void(*(pointer("float32"),) * 6, *(types.int64,) * 7)
 
 
 @no_type_check
 @cache
 def kernel() -> Any:
-    """A thread per (batch, channel, state): `ends` become first states, and, in blocks of their own, `backs` the Āg."""
+    """A thread per (batch, channel, state): `ends` become first states, and, in blocks of their own, `backs` the Āg.
+
+    The first row of blocks goes the way `first_way`, 0 forth and 1 back, and the second, if there is one, the other.
+    """
     load, store = access("float32").load, access("float32").store
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     real_t = types.float32
@@ -42,7 +45,7 @@ def kernel() -> Any:
 
     @unrolled
     def over_chunks(
-        A, start, arriving, ends, backs, totals, starts, arrives, chunks, batch, dim, state
+        A, start, arriving, ends, backs, totals, starts, arrives, first_way, chunks, batch, dim, state
     ):  # fmt: skip
         x = cuda.local.array(AHEAD, real_t)
         dt = cuda.local.array(AHEAD, real_t)
@@ -56,7 +59,7 @@ def kernel() -> Any:
         c = i // state
         a = load(A, c % dim * state + i - c * state) * LOG2_E
         added, given, is_given, at, at_total, to_next, total_to_next = ends, start, starts, i, c, each, channels
-        if cuda.blockIdx.y == 1:  # from the last chunk to the first
+        if cuda.blockIdx.y + first_way == 1:  # from the last chunk to the first
             added, given, is_given, to_next, total_to_next = backs, arriving, arrives, -each, -channels
             at, at_total = i + (chunks - 1) * each, c + (chunks - 1) * channels
         h = load(given, i) if is_given else ZERO

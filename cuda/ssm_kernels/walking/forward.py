@@ -9,6 +9,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
+from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, STARTS
@@ -17,15 +18,16 @@ from ssm_kernels.walking.parts import LONG, STATES, folding, parts
 
 def signature(dtype: str) -> Any:
     io, real, integers = pointer(dtype), pointer("float32"), (types.int64,) * 8
-    return types.void(io, io, real, io, io, real, io, real, real, io, real, *integers)
+    return types.void(io, io, real, io, io, real, io, real, real, io, real, real, *integers)
 
 
 @no_type_check
 @cache
-def kernel(dtype: str, warps: int) -> Any:
+def kernel(dtype: str, warps: int, every: int) -> Any:
     """A block for 16 · `warps` channels and a chunk of time, the states of each channel in a pair of lanes.
 
-    `starts` has a row for each chunk and batch entry.
+    `starts` has a row for each chunk and batch entry. `borders` become the states before each so many steps, if it is
+    `every` so many; chunks begin with one.
     """
     (
         block, map_row, read_rows, opened, put_rows, read_maps, put_maps, step_sizes, gate, read_states, store_states,
@@ -40,10 +42,32 @@ def kernel(dtype: str, warps: int) -> Any:
     ACROSS, TURNS, NUMBERS = LONG.across, LONG.turns, 4 * LONG.turns
     ALL_MAPS, ALL_ROWS, WORDS = 2 * 2 * MAP, warps * ROWS, LONG.map_words(dtype, warps)
     IN_ROWS, word_t = LONG.row_words(dtype), packed_access(dtype).word_t
+    SAVES = every > 0
+
+    @inline
+    @unrolled
+    def walk_four(maps, rows, at_B, at, half, a, h):
+        """Four steps, and their y in the channel's row."""
+        d4 = cuda.local.array(4, real_t)
+        x4 = cuda.local.array(4, real_t)
+        y4 = cuda.local.array(4, real_t)
+        b8 = cuda.local.array(8, real_t)
+        c8 = cuda.local.array(8, real_t)
+        four(rows, at, d4, 0)
+        four(rows, at + PLANE, x4, 0)
+        for w in unroll(4):
+            for k in unroll(2):
+                four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
+                four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
+            y4[w] = ZERO
+            for n in unroll(8):
+                h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
+                y4[w] += h[n] * c8[n]
+        fold(rows, at + 2 * PLANE, y4, half == 1)
 
     @unrolled
     def walk(
-        u, delta, A, B, C, D, z, delta_bias, starts, y, last,
+        u, delta, A, B, C, D, z, delta_bias, starts, y, last, borders,
         options, batch, dim, length, state, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
         maps = cuda.shared.array(ALL_MAPS, real_t, alignment=SHARED_ALIGNMENT)
@@ -59,11 +83,7 @@ def kernel(dtype: str, warps: int) -> Any:
         words = cuda.local.array(WORDS, word_t)
         bias = cuda.local.array(TURNS, real_t)
         skip = cuda.local.array(TURNS, real_t)
-        d4 = cuda.local.array(4, real_t)
-        x4 = cuda.local.array(4, real_t)
         y4 = cuda.local.array(4, real_t)
-        b8 = cuda.local.array(8, real_t)
-        c8 = cuda.local.array(8, real_t)
 
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
@@ -119,19 +139,18 @@ def kernel(dtype: str, warps: int) -> Any:
                 read_rows(delta, at, across, deltas)
                 read_maps(B, C, row_B, row_C, t0 + TILE, last_four, tid, state, length, words)
             at_B = buffer * 2 * MAP + states
-            for s in range(0, min(TILE, end - t0), 4):
-                four(rows, at_channel + s, d4, 0)
-                four(rows, at_channel + s + PLANE, x4, 0)
-                for w in unroll(4):
-                    for k in unroll(2):
-                        four(maps, at_B + w * STATES + 4 * k, b8, 4 * k)
-                        four(maps, at_B + w * STATES + 4 * k + MAP, c8, 4 * k)
-                    y4[w] = ZERO
-                    for n in unroll(8):
-                        h[n] = exp2(d4[w] * a[n]) * h[n] + x4[w] * b8[n]
-                        y4[w] += h[n] * c8[n]
-                fold(rows, at_channel + s + 2 * PLANE, y4, half == 1)
-                at_B += FOUR
+            steps = min(TILE, end - t0)
+            if SAVES:
+                for border in range(0, steps, every):
+                    at_border = ((t0 + border) // every * batch + b) * dim + channel
+                    store_states(borders, at_border * state + states, 4, some, all_, h)
+                    for s in range(border, min(border + every, steps), 4):
+                        walk_four(maps, rows, at_B, at_channel + s, half, a, h)
+                        at_B += FOUR
+            else:
+                for s in range(0, steps, 4):
+                    walk_four(maps, rows, at_B, at_channel + s, half, a, h)
+                    at_B += FOUR
             cuda.syncwarp()
             if there:
                 for i in unroll(TURNS):

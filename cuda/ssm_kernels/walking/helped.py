@@ -20,12 +20,13 @@ from ssm_kernels.intrinsics import (
     meeting,
     packed_access,
     pointer,
-    shared_load,
     shared_store,
     short_access,
 )
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, SOFTPLUS, STARTS, WARP
+from ssm_kernels.walking.helping import helping
+from ssm_kernels.walking.parts import reading_four
 from ssm_kernels.walking.teams import GROUP, Team
 
 
@@ -42,10 +43,11 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
     `borders` become the states before each so many steps, if it is `every` so many. What is read in place of a z that
     is not there is never used.
     """
-    load_real, store_real = access("float32").load, access("float32").store
+    load_real = access("float32").load
+    ask, ask_map, opened, put_map, read_states, write_states = helping(dtype, team)
     packed, (_, store_four) = packed_access(dtype), short_access(dtype, 4)
-    load_four, numbers_of, PACKED, word_t = packed.load, packed.opened, packed.numbers, packed.word_t
-    put, read, meet = shared_store("float32"), shared_load("float32"), meeting(team.threads)
+    word_t, IN_FOUR = packed.word_t, 4 // packed.numbers
+    put, four, meet = shared_store("float32"), reading_four(), meeting(team.threads)
     softplus, sigmoid = arithmetic("float32", False).softplus, arithmetic("float32", False).sigmoid
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
     LEAST = np.float32(np.finfo(np.float32).min)
@@ -62,19 +64,9 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
     FOUR_BITS, FOUR, ACROSS = (TILE // 4 - 1).bit_length(), TILE // 4 - 1, team.across
     DOWN, DOWN_MAP = ACROSS * ROW, ACROSS * ROW + ACROSS // HELD * SKEW
     TURNS, MAP_TURNS = team.turns, team.map_turns
-    IN_FOUR, HELD_FOURS, NUMBERS = 4 // PACKED, 4 * HELD, 4 * TURNS
+    HELD_FOURS, NUMBERS = 4 * HELD, 4 * TURNS
     SAVES, EACH = every > 0, every == GROUP
-    IN_WORD = min(HELD, 4)  # states that are read or written at once
-    PAIR, QUAD = IN_WORD == 2, IN_WORD == 4
-    load_states, store_states = short_access("float32", IN_WORD) if HELD > 1 else (load_real, store_real)
     WORDS, MAP_WORDS = TURNS * IN_FOUR, 2 * MAP_TURNS * IN_FOUR
-
-    @inline
-    @unrolled
-    def four(shared, at, out, first):
-        word = read(shared, at)
-        for j in unroll(4):
-            out[first + j] = word[j]
 
     # the walkers
 
@@ -131,42 +123,6 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
 
     @inline
     @unrolled
-    def ask(p, at, across, out):
-        """Four steps of each of a helper's channels, packed."""
-        for i in unroll(TURNS):
-            word = load_four(p, at + i * across)
-            for j in unroll(IN_FOUR):
-                out[IN_FOUR * i + j] = word[j]
-
-    @inline
-    @unrolled
-    def ask_maps(B, C, at_B, at_C, t, out):
-        for i in unroll(MAP_TURNS):
-            of_B, of_C = load_four(B, at_B[i] + t), load_four(C, at_C[i] + t)
-            for j in unroll(IN_FOUR):
-                out[IN_FOUR * i + j] = of_B[j]
-                out[IN_FOUR * (MAP_TURNS + i) + j] = of_C[j]
-
-    @inline
-    @unrolled
-    def opened(words, out):
-        for i in unroll(WORDS):
-            numbers = numbers_of(words[i])
-            for j in unroll(PACKED):
-                out[PACKED * i + j] = numbers[j]
-
-    @inline
-    @unrolled
-    def put_map(shared, to, words, first, there):
-        out = cuda.local.array(4, real_t)
-        for i in unroll(IN_FOUR):
-            numbers = numbers_of(words[first + i])
-            for j in unroll(PACKED):
-                out[PACKED * i + j] = numbers[j] if there else ZERO
-        put(shared, to, (out[0], out[1], out[2], out[3]))
-
-    @inline
-    @unrolled
     def prepare(options, shared, to, to_map, us, deltas, maps, has, bias, there):
         """Δ, Δu and the maps of a tile to where walkers read them."""
         x = cuda.local.array(NUMBERS, real_t)
@@ -189,8 +145,8 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
                 put(shared, to + i * DOWN, (ZERO, ZERO, ZERO, ZERO))
                 put(shared, to + i * DOWN + PLANE, (ZERO, ZERO, ZERO, ZERO))
         for i in unroll(MAP_TURNS):
-            put_map(shared, to_map + i * DOWN_MAP, maps, IN_FOUR * i, has[i] and there)
-            put_map(shared, to_map + i * DOWN_MAP + MAP, maps, IN_FOUR * (MAP_TURNS + i), has[i] and there)
+            put_map(shared, to_map + i * DOWN_MAP, maps, i, has[i] and there)
+            put_map(shared, to_map + i * DOWN_MAP + MAP, maps, MAP_TURNS + i, has[i] and there)
 
     @inline
     @unrolled
@@ -210,33 +166,6 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
                     for j in unroll(4):
                         out[j] *= z[4 * i + j] * sigmoid(z[4 * i + j])
                 store_four(y, at + i * across, (out[0], out[1], out[2], out[3]))
-
-    # states in memory
-
-    @inline
-    @unrolled
-    def read_states(p, at, first, state, out):
-        """A lane's, of those that there are."""
-        for k in unroll(0, HELD, IN_WORD):
-            if first + k < state:
-                word = load_states(p, at + k)
-                if PAIR or QUAD:
-                    for j in unroll(IN_WORD):
-                        out[k + j] = word[j]
-                else:
-                    out[k] = word
-
-    @inline
-    @unrolled
-    def write_states(p, at, first, state, x):
-        for k in unroll(0, HELD, IN_WORD):
-            if first + k < state:
-                if QUAD:
-                    store_states(p, at + k, (x[k], x[k + 1], x[k + 2], x[k + 3]))
-                elif PAIR:
-                    store_states(p, at + k, (x[k], x[k + 1]))
-                else:
-                    store_states(p, at + k, x[k])
 
     @unrolled
     def walk(
@@ -294,7 +223,8 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
             t = min(types.int64(step), last_four)
             ask(u, at_row + t, across, us)
             ask(delta, at_row + t, across, deltas)
-            ask_maps(B, C, at_B, at_C, t, maps)
+            ask_map(B, at_B, t, 0, maps)
+            ask_map(C, at_C, t, MAP_TURNS, maps)
             prepare(options, shared, first + 2 * MAP, first + skewed, us, deltas, maps, has, bias, step < length)
             for i in unroll(WORDS):
                 us_of_this[i] = us[i]
@@ -302,7 +232,8 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
             t = min(TILE + step, last_four)
             ask(u, at_row + t, across, us)
             ask(delta, at_row + t, across, deltas)
-            ask_maps(B, C, at_B, at_C, t, maps)
+            ask_map(B, at_B, t, 0, maps)
+            ask_map(C, at_C, t, MAP_TURNS, maps)
             meet()
             for t0 in range(0, length, TILE):  # which is walked now
                 more = t0 + TILE + step < length
@@ -312,7 +243,8 @@ def kernel(dtype: str, team: Team, every: int) -> Any:
                 t = min(t0 + 2 * TILE + step, last_four)
                 ask(u, at_row + t, across, us)
                 ask(delta, at_row + t, across, deltas)
-                ask_maps(B, C, at_B, at_C, t, maps)
+                ask_map(B, at_B, t, 0, maps)
+                ask_map(C, at_C, t, MAP_TURNS, maps)
                 meet()
                 to = int_t(2 * first + OTHER_TILE - to)
                 t = t0 + step

@@ -22,6 +22,7 @@ from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import RETURNS, Variant
 from ssm_kernels.walking import carry, middles, parts
 from ssm_kernels.walking.chunks import BACK, FORTH, chunk_of
+from ssm_kernels.walking.summary import Ways
 from ssm_kernels.walking.teams import Team, best_team, better_in_chunks
 
 # of so many warps of a multiprocessor the way back from saved float32 states is the faster one in one chunk
@@ -54,14 +55,20 @@ def team_for(scan: Scan) -> Team | None:
     return None if better_in_chunks(channels, scan.length, processors) else best_team(channels, processors)
 
 
-def saved_shape(scan: Scan) -> tuple[int, ...] | None:
-    """Of the float32 states that the way forward saves for the way back; None where that has several chunks.
-
-    With several, a first pass over them is due anyway, since what comes back to each is not known beforehand.
-    """
+def chunk_from_saved(scan: Scan) -> int:
+    """Steps of a chunk on the way back where the way forward has saved states."""
     warps = scan.batch * scan.dim / (parts.CHANNELS * description.processors())
     nearly = ITEMSIZE[scan.dtype] == 4 and MOST_OF_A_WAVE <= warps <= A_WAVE
-    if chunk_for(scan, forward=False) < scan.length and not nearly:
+    return scan.length if nearly else chunk_for(scan, forward=False)
+
+
+def saved_shape(scan: Scan) -> tuple[int, ...] | None:
+    """Of the float32 states that the way forward saves for the way back; None where that is no faster with them.
+
+    With several chunks, a first pass over them is due anyway, since what comes back to each is not known beforehand.
+    The states between those that are saved of 16-bit scans would be another.
+    """
+    if ITEMSIZE[scan.dtype] == 2 and chunk_from_saved(scan) < scan.length:
         return None
     return -(-scan.length // parts.saved_every(scan.dtype)), scan.batch, scan.dim, scan.state
 
@@ -69,17 +76,16 @@ def saved_shape(scan: Scan) -> tuple[int, ...] | None:
 @no_type_check
 def forward(scan, v, y, last_state, stream, allocate, saved=None):
     team = team_for(scan)
-    if team is None and saved is None:
-        forward_in_chunks(scan, v, y, last_state, stream, allocate)
+    if team is None:
+        forward_in_chunks(scan, v, y, last_state, stream, allocate, saved)
     else:
-        forward_by_teams(scan, v, y, last_state, stream, allocate, saved, team)
+        forward_by_team(scan, v, y, last_state, stream, allocate, saved, team)
 
 
 @no_type_check
-def forward_by_teams(scan, v, y, last_state, stream, allocate, saved=None, team=None):
-    """All of time at once, by this team or by the best one."""
+def forward_by_team(scan, v, y, last_state, stream, allocate, saved, team):
+    """All of time at once."""
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
-    team = team or best_team(batch * dim, description.processors())
     last = last_state if last_state is not None else allocate((batch, dim, state), "float32")
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
@@ -93,7 +99,7 @@ def forward_by_teams(scan, v, y, last_state, stream, allocate, saved=None, team=
 
 
 @no_type_check
-def forward_in_chunks(scan, v, y, last_state, stream, allocate, chunk=None):
+def forward_in_chunks(scan, v, y, last_state, stream, allocate, saved=None, chunk=None):
     """In two passes, of which the first, for what each chunk leaves, spares the last: nobody asks for that.
 
     Chunks have so many steps, or are cut by the model.
@@ -110,16 +116,16 @@ def forward_in_chunks(scan, v, y, last_state, stream, allocate, chunk=None):
     starts, started = scan.initial_state, scan.initial_state is not None
     if chunks > 1:
         ends, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        grid = blocks, chunks - 1, 1
-        walking_summary_kernel(v.dtype, False, False, parts.WARPS).compiled()(grid, threads, stream, (
+        summarize(scan, Ways(), (blocks, chunks - 1, 1), stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, nothing, bias, nothing, nothing, nothing, ends, nothing, totals,
             options_of(scan, False), *sizes,
         ))  # fmt: skip
         carry_on(scan, None, ends, None, totals, chunks, stream)
         starts, started = ends, True
-    walking_forward_kernel(v.dtype, parts.WARPS).compiled()((blocks, chunks, 1), threads, stream, (
+    every = 0 if saved is None else parts.saved_every(v.dtype)
+    walking_forward_kernel(v.dtype, parts.WARPS, every).compiled()((blocks, chunks, 1), threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
-        options_of(scan, started), *sizes,
+        either(saved, nothing), options_of(scan, started), *sizes,
     ))  # fmt: skip
 
 
@@ -127,7 +133,7 @@ def forward_in_chunks(scan, v, y, last_state, stream, allocate, chunk=None):
 def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=None):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     of_block = parts.channels(parts.WARPS)
-    chunk = chunk_for(scan, forward=False) if saved is None else length
+    chunk = chunk_for(scan, forward=False) if saved is None else chunk_from_saved(scan)
     chunks, tiles, blocks = -(-length // chunk), -(-length // parts.SHORT.steps), dim // of_block
     real = "float32"
     leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state
@@ -138,27 +144,29 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
     options = options_of(scan, False)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
     grid, threads = (batch * blocks, chunks, 1), (parts.threads(parts.WARPS), 1, 1)
-    borders, before, ends, backs = saved, nothing, nothing, grad_last_state
+    borders, before, ends, backs = saved, nothing, None, grad_last_state
     if saved is None:
         borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
-        ends, backs = (allocate((chunks, batch, dim, state), real) for _ in range(2))
-        totals = allocate((chunks, batch, dim), real)
-        walking_summary_kernel(v.dtype, chunks > 1, True, parts.WARPS).compiled()(grid, threads, stream, (
-            scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, ends, backs, totals,
-            options, *sizes,
-        ))  # fmt: skip
-        carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
+        ends = allocate((chunks, batch, dim, state), real)
     elif parts.saved_every(v.dtype) != parts.SHORT.steps:
         borders = allocate((tiles, batch, dim, state), real)
         of_time = -(-length // middles.CHUNK)
         walking_middles_kernel(v.dtype, parts.WARPS).compiled()((grid[0], of_time, 1), threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, bias, saved, borders, options, *sizes[:5],
         ))  # fmt: skip
+    if saved is None or chunks > 1:
+        backs, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
+        ways = Ways(forth=saved is None, back=chunks > 1, bordered=saved is None)
+        summarize(scan, ways, grid, stream, (
+            scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, either(ends, nothing), backs,
+            totals, options, *sizes,
+        ))  # fmt: skip
+        carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
     options |= RETURNS if backs is not None else 0
     walking_adjoint_kernel(v.dtype, parts.WARPS, saved is not None).compiled()(grid, threads, stream, (
-        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, ends, either(backs, nothing),
-        grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C, shares_D, shares_bias,
-        options, *sizes,
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, either(ends, nothing),
+        either(backs, nothing), grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C,
+        shares_D, shares_bias, options, *sizes,
     ))  # fmt: skip
     pending = [
         (real, M, shares, target, batch * group, blocks // group, state * length)
@@ -171,12 +179,21 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
 
 
 @no_type_check
+def summarize(scan, ways, grid, stream, arguments):
+    """The first pass over chunks."""
+    team = ways.team(parts.WARPS)
+    walking_summary_kernel(scan.dtype, ways, parts.WARPS).compiled()(grid, (team.threads, 1, 1), stream, arguments)
+
+
+@no_type_check
 def carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream):
-    """From chunk to chunk: `ends` become first states and `backs`, if given, what comes back."""
+    """From chunk to chunk: `ends`, if given, become first states, and `backs`, if given, what comes back."""
     batch, dim, state = scan.batch, scan.dim, scan.state
     nothing = scan.u
-    grid = -(-batch * dim * state // carry.THREADS), 1 if backs is None else 2, 1
+    first_way = int(ends is None)
+    grid = -(-batch * dim * state // carry.THREADS), 1 if ends is None or backs is None else 2, 1
     walking_carry_kernel().compiled()(grid, (carry.THREADS, 1, 1), stream, (
-        scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), ends, either(backs, nothing),
-        totals, int(scan.initial_state is not None), int(grad_last_state is not None), chunks, batch, dim, state,
+        scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), either(ends, nothing),
+        either(backs, nothing), totals, int(scan.initial_state is not None), int(grad_last_state is not None),
+        first_way, chunks, batch, dim, state,
     ))  # fmt: skip

@@ -131,6 +131,22 @@ class Parts(NamedTuple):
 
 @no_type_check
 @cache
+def reading_four():
+    """The function that reads four numbers side by side in shared memory."""
+    read = shared_load("float32")
+
+    @inline
+    @unrolled
+    def four(shared, at, out, first):
+        word = read(shared, at)
+        for j in unroll(4):
+            out[first + j] = word[j]
+
+    return four
+
+
+@no_type_check
+@cache
 def folding(lanes):
     """The function that adds up a pair's sums over states, where its lanes are so many apart."""
 
@@ -169,7 +185,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     IN_ROWS = tile.row_words(dtype)
     load_states, store_four = short_access("float32", 4)
     copy, staged_four = staging(dtype)
-    put, read = shared_store("float32"), shared_load("float32")
+    put, four = shared_store("float32"), reading_four()
 
     @inline
     @unrolled
@@ -293,13 +309,6 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
         """A so that e^{ΔA} is 2^{Δa}."""
         for i in unroll(8):
             a[i] = a[i] * LOG2_E
-
-    @inline
-    @unrolled
-    def four(shared, at, out, first):
-        word = read(shared, at)
-        for j in unroll(4):
-            out[first + j] = word[j]
 
     @inline
     @unrolled

@@ -107,6 +107,7 @@ class Team:
 
 TEAMS = (
     Team(1, 4, 64, True, None, (16, 22, 30)),
+    Team(2, 4, 64, True, 2, (22, 34)),
     Team(2, 2, 32, True, None, (27, 32, 37, 43, 49, 54)),
     Team(4, 4, 32, False, 3, (39, 60, 85)),
     Team(8, 4, 32, False, 2, (63, 106)),
