@@ -52,10 +52,10 @@ def cases() -> Iterator[Case]:
         } | {name: row[name] for name in ("state", "dtype", "is_complex", "discretization", "packed")}
         yield Case(str(given), v, given.get("capability"), options)
     for dtype in catalogue.WALKING:
-        in_chunks = [(64, None, False), (1024, None, False)]
+        in_chunks = [(64, None, False)]
         if ITEMSIZE[dtype] == 4:  # of 16-bit numbers states are saved for one chunk alone
             in_chunks.append((64, None, True))
-        for chunk, team, saving in [*in_chunks, *product([1024], TEAMS, [False, True])]:
+        for chunk, team, saving in [*in_chunks, *product([1024], [None, *TEAMS], [False, True])]:
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
             title = f"by walking, {dtype}, chunks of {chunk}"
             title += f", helped, {team.held} states a lane, tiles of {team.steps}" if team else ""

@@ -108,9 +108,11 @@ def by_walking() -> Iterator[Compilable]:
             yield choosing.walking_forward_kernel(dtype, WARPS, every)
         for team, every in product(TEAMS, (0, saved_every(dtype))):
             yield choosing.walking_helped_kernel(dtype, team, every)
-        for ways in (Ways(), Ways(bordered=True), Ways(back=True, bordered=True), Ways(forth=False, back=True)):
+        for ways in (Ways(), Ways(bordered=True), Ways(back=True, bordered=True)):
             yield choosing.walking_summary_kernel(dtype, ways, WARPS)
-        if saved_every(dtype) != SHORT.steps:
+        if saved_every(dtype) == SHORT.steps:  # of these states are saved in chunks too
+            yield choosing.walking_summary_kernel(dtype, Ways(forth=False, back=True), WARPS)
+        else:
             yield choosing.walking_middles_kernel(dtype, WARPS)
         for saved in (False, True):
             yield choosing.walking_adjoint_kernel(dtype, WARPS, saved)
