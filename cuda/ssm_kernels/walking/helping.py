@@ -12,6 +12,7 @@ from ssm_kernels._target import cuda, types
 from ssm_kernels.arithmetic import inline
 from ssm_kernels.intrinsics import access, packed_access, shared_store, short_access
 from ssm_kernels.unrolling import unroll, unrolled
+from ssm_kernels.walking.parts import reading_rows
 from ssm_kernels.walking.teams import Team
 
 Device = Callable[..., Any]
@@ -33,21 +34,13 @@ class Helping(NamedTuple):
 def helping(dtype: str, team: Team) -> Helping:
     packed = packed_access(dtype)
     load_four, numbers_of, PACKED = packed.load, packed.opened, packed.numbers
-    HELD, TURNS, MAP_TURNS, IN_FOUR = team.held, team.turns, team.map_turns, 4 // packed.numbers
+    ask, opened = reading_rows(dtype, team.turns)
+    HELD, MAP_TURNS, IN_FOUR = team.held, team.map_turns, 4 // packed.numbers
     IN_WORD = min(HELD, 4)  # states that are read or written at once
-    PAIR, QUAD, WORDS = IN_WORD == 2, IN_WORD == 4, TURNS * IN_FOUR
+    PAIR, QUAD = IN_WORD == 2, IN_WORD == 4
     load_real, store_real = access("float32").load, access("float32").store
     load_states, store_states = short_access("float32", IN_WORD) if HELD > 1 else (load_real, store_real)
     put, ZERO, real_t = shared_store("float32"), np.float32(0), types.float32
-
-    @inline
-    @unrolled
-    def ask(p, at, across, out):
-        """Four steps of each of a helper's channels, packed."""
-        for i in unroll(TURNS):
-            word = load_four(p, at + i * across)
-            for j in unroll(IN_FOUR):
-                out[IN_FOUR * i + j] = word[j]
 
     @inline
     @unrolled
@@ -57,14 +50,6 @@ def helping(dtype: str, team: Team) -> Helping:
             word = load_four(p, at[i] + t)
             for j in unroll(IN_FOUR):
                 out[IN_FOUR * (first + i) + j] = word[j]
-
-    @inline
-    @unrolled
-    def opened(words, out):
-        for i in unroll(WORDS):
-            numbers = numbers_of(words[i])
-            for j in unroll(PACKED):
-                out[PACKED * i + j] = numbers[j]
 
     @inline
     @unrolled

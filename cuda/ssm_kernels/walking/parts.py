@@ -147,6 +147,34 @@ def reading_four():
 
 @no_type_check
 @cache
+def reading_rows(dtype, turns):
+    """The functions that read rows, packed, and that open them: so many turns of four steps of a channel."""
+    packed = packed_access(dtype)
+    load_four, numbers_of, PACKED = packed.load, packed.opened, packed.numbers
+    TURNS, IN_FOUR, WORDS = turns, 4 // PACKED, turns * 4 // PACKED
+
+    @inline
+    @unrolled
+    def read_rows(p, at, across, out):
+        for i in unroll(TURNS):
+            word = load_four(p, at + i * across)
+            for j in unroll(IN_FOUR):
+                out[IN_FOUR * i + j] = word[j]
+
+    @inline
+    @unrolled
+    def opened(words, out):
+        """The numbers of rows: 4i + j of turn i and step j."""
+        for i in unroll(WORDS):
+            numbers = numbers_of(words[i])
+            for j in unroll(PACKED):
+                out[PACKED * i + j] = numbers[j]
+
+    return read_rows, opened
+
+
+@no_type_check
+@cache
 def folding(lanes):
     """The function that adds up a pair's sums over states, where its lanes are so many apart."""
 
@@ -182,7 +210,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     packed = packed_access(dtype)
     load_four, numbers_of = packed.load, packed.opened
     PACKED, IN_FOUR, NOTHING = packed.numbers, 4 // packed.numbers, packed.zero
-    IN_ROWS = tile.row_words(dtype)
+    read_rows, opened = reading_rows(dtype, tile.turns)
     load_states, store_four = short_access("float32", 4)
     copy, staged_four = staging(dtype)
     put, four = shared_store("float32"), reading_four()
@@ -210,24 +238,6 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     def map_row(b, d0, dim, per_group, state, length):
         """Where the block's rows of a map begin."""
         return (b * (dim // per_group) + d0 // per_group) * state * length
-
-    @inline
-    @unrolled
-    def read_rows(p, at, across, out):
-        """Four steps of each of a lane's channels, packed."""
-        for i in unroll(TURNS):
-            word = load_four(p, at + i * across)
-            for j in unroll(IN_FOUR):
-                out[IN_FOUR * i + j] = word[j]
-
-    @inline
-    @unrolled
-    def opened(words, out):
-        """The numbers of rows: 4i + j of turn i and step j."""
-        for i in unroll(IN_ROWS):
-            numbers = numbers_of(words[i])
-            for j in unroll(PACKED):
-                out[PACKED * i + j] = numbers[j]
 
     @inline
     @unrolled
