@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
+from operator import index as whole
 from types import EllipsisType
 from typing import Any, no_type_check
 
@@ -13,13 +13,17 @@ from ssm_edu.testing.simulator.errors import OutOfBounds, caller, place
 from ssm_edu.testing.simulator.memory import Memory, address
 
 PARTIAL = (slice, EllipsisType, type(None), str)
+INTEGERS: frozenset[Any] = frozenset({int, *(np.dtype(code).type for code in np.typecodes["AllInteger"])})
 
 
 @no_type_check
 class Array:
     """A view of a :class:`Memory` with the part of NumPy's interface that Numba's CUDA target has."""
 
-    __slots__ = ("_data", "_memory", "_offset", "_watched", "dtype", "itemsize", "ndim", "shape", "size", "strides")
+    __slots__ = (
+        "_data", "_length", "_memory", "_offset", "_stride", "_watched",
+        "dtype", "itemsize", "ndim", "shape", "size", "strides",
+    )  # fmt: skip
 
     def __init__(self, data: np.ndarray, memory: Memory) -> None:
         if data.dtype.names:
@@ -36,17 +40,26 @@ class Array:
         self.shape = data.shape
         self.size = data.size
         self.strides = data.strides
+        # of one dimension; no index is within that of another array
+        self._length = data.shape[0] if data.ndim == 1 else 0
+        self._stride = data.strides[-1] if data.ndim else 0
 
     def __getitem__(self, index: Any) -> Any:
-        offset = self._element(index)
-        if offset is None:
+        offset: int | None
+        if index.__class__ in INTEGERS and 0 <= (i := whole(index)) < self._length:  # nearly always: the fast way
+            index, offset = i, self._offset + i * self._stride
+        elif (offset := self._element(index)) is None:
             return Array(self._part(index), self._memory)
         if self._watched:
             self._memory.read(self, index, offset)
         return self._data[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        offset = self._element(index)
+        offset: int | None
+        if index.__class__ in INTEGERS and 0 <= (i := whole(index)) < self._length:
+            index, offset = i, self._offset + i * self._stride
+        else:
+            offset = self._element(index)
         if offset is not None:
             if self._watched:
                 self._memory.write(self, index, offset, value)
@@ -83,7 +96,7 @@ class Array:
         if i.__class__ is bool:
             raise TypeError(f"{self} is indexed with a bool; an index is an integer")
         try:
-            return operator.index(i)
+            return whole(i)
         except TypeError:
             raise TypeError(
                 f"{self} is indexed with {i!r} of type {type(i).__name__}; an index is an integer"

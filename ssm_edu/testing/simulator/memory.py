@@ -69,6 +69,7 @@ class Memory:
         self, launch: Launch, title: str, data: np.ndarray, *, races: bool = False, unwritten: bool = False
     ) -> None:
         self.launch = launch
+        self.watch = launch.options.watch
         self.title = title
         self.origin = address(root_of(data))
         self.itemsize = data.itemsize
@@ -82,7 +83,7 @@ class Memory:
 
     @property
     def watched(self) -> bool:
-        return self.races or self.written is not None or self.launch.options.watch is not None
+        return self.races or self.written is not None or self.watch is not None
 
     def admit(self, itemsize: int) -> None:
         """Key by single bytes from the moment that one memory is seen in elements of different sizes."""
@@ -97,18 +98,19 @@ class Memory:
             self.written |= {key + byte for key in self.written for byte in range(self.itemsize)}
 
     def read(self, array: Array, index: Any, offset: int) -> None:
-        thread = self.launch.current
-        if self.launch.options.watch is not None:
+        if self.watch is not None:
             self._tell("read", index, array._data[index])
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
-        if self.written is not None and not self.written.issuperset(keys):
+        written = self.written
+        if written is not None and not (written.issuperset(keys) if self.mixed else offset in written):
             frame = caller(3)
             raise UninitialisedRead(
-                f"{thread} reads {array.element(index)} before anything is written to it, "
+                f"{self.launch.current} reads {array.element(index)} before anything is written to it, "
                 f"at {place(frame.f_code, frame.f_lasti)}"
             )
         if not self.races:
             return
+        thread = self.launch.current
         thread.reads += 1
         if thread.reads == PATIENCE:
             self.launch.step_back(changed=False)
@@ -127,14 +129,14 @@ class Memory:
                 readers[thread] = access
 
     def write(self, array: Array, index: Any, offset: int, value: Any) -> None:
-        thread = self.launch.current
-        if self.launch.options.watch is not None:
+        if self.watch is not None:
             self._tell("write", index, value)
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
         if self.written is not None:
             self.written.update(keys)
         if not self.races:
             return
+        thread = self.launch.current
         thread.block.spins = 0
         access = self._access(thread)
         for key in keys:
@@ -152,7 +154,7 @@ class Memory:
 
     def atomic(self, array: Array, index: Any, offset: int) -> None:
         thread = self.launch.current
-        if self.launch.options.watch is not None:
+        if self.watch is not None:
             self._tell("update", index, array._data[index])
         keys = range(offset, offset + array.itemsize) if self.mixed else (offset,)
         if self.written is not None and not self.written.issuperset(keys):
