@@ -243,15 +243,17 @@ def bilinear(z: Ball) -> tuple[Ball, Ball]:
     For a large z, α may be (1/z + ½)/(1/z − ½), where z is rounded once more.
     """
     rules, half, below = z.rules, z.scaled(0.5), 1 - z.value / 2
+    size = np.abs(below)
     quotient = COMPLEX_QUOTIENT if z.is_complex else rules.division
-
-    def change(off: Real) -> Real:
-        nearest = np.abs(below) - off
-        return np.where(nearest > 0, off / (np.abs(below) * nearest), np.inf)
-
-    alpha_change = change(half.radius + gamma(quotient, rules) * half.largest)
-    roundings = gamma(quotient + 2, rules) * (1 + half.largest) * (1 / np.abs(below) + alpha_change)
+    alpha_change = _change_of_reciprocal(size, half.radius + gamma(quotient, rules) * half.largest)
+    roundings = gamma(quotient + 2, rules) * (1 + half.largest) * (1 / size + alpha_change)
     return (
         rounded(2 / below - 1, 2 * alpha_change + roundings, 0, rules),
-        rounded(1 / below, change(half.radius), quotient + 1, rules),
+        rounded(1 / below, _change_of_reciprocal(size, half.radius), quotient + 1, rules),
     )
+
+
+def _change_of_reciprocal(size: Real, off: Real) -> Real:
+    """The most by which 1/x differs from that of what is at most so far off an x of this size."""
+    nearest = size - off
+    return np.where(nearest > 0, off / (size * nearest), np.inf)

@@ -295,15 +295,16 @@ def _gradients(t: Trajectory, grad_y: Ball, grad_last: Array | None) -> dict[str
 
 def _adjoint_scan(t: Trajectory, c: Ball, last: Ball) -> Ball:
     """g_t = c_t + a_{t+1} g_{t+1} from g_{L+1} = `last` and a_{L+1} = 1: a scan from the other end (SCAN-24)."""
-
-    def next_first(x: np.ndarray, end: float) -> np.ndarray:
-        return np.concatenate([np.full_like(x[..., :1], end), x[..., :0:-1]], axis=-1)
-
     a = t.rule.alpha.conj()
-    a = Ball(next_first(a.value, 1), next_first(a.radius, 0), a.rules)
+    a = Ball(_next_first(a.value, 1), _next_first(a.radius, 0), a.rules)
     mirrored = Ball(c.value[..., ::-1], c.radius[..., ::-1], c.rules)
-    g = scan(a, mirrored, last, next_first(~t.problem.fresh, True), t.additions)
+    g = scan(a, mirrored, last, _next_first(~t.problem.fresh, True), t.additions)
     return Ball(g.value[..., ::-1], g.radius[..., ::-1], g.rules)
+
+
+def _next_first(x: np.ndarray, end: float) -> np.ndarray:
+    """What each step's next one has, from the last step to the first; `end` follows the last."""
+    return np.concatenate([np.full_like(x[..., :1], end), x[..., :0:-1]], axis=-1)
 
 
 def _by_map(terms: Ball, M: Array) -> Ball:

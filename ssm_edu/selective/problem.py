@@ -137,6 +137,14 @@ class Reader:
     def read_optional(self, name: str, value: ArrayLike | None, kind: Kind, layout: str) -> np.ndarray | None:
         return None if value is None else self.read(name, value, kind, layout)
 
+    def argument(self, name: str, value: ArrayLike) -> np.ndarray:
+        """The argument of a scan that has this name in :data:`ARGUMENTS`."""
+        kind, layouts = ARGUMENTS[name]
+        return self.read(name, value, kind, *layouts)
+
+    def optional_argument(self, name: str, value: ArrayLike | None) -> np.ndarray | None:
+        return None if value is None else self.argument(name, value)
+
     def check(self, name: str, shape: tuple[int, ...], dtype: str, kind: Kind, *layouts: str, found: str = "") -> None:
         """Check an argument's shape and the name of its dtype, `found` being the words for the latter."""
         layout = self._check_shape(name, shape, layouts)
@@ -213,25 +221,17 @@ def make_problem(
     """
     check_options(delta_softplus, discretization)
     reader = Reader()
-
-    def read(name: str, value: ArrayLike) -> np.ndarray:
-        kind, layouts = ARGUMENTS[name]
-        return reader.read(name, value, kind, *layouts)
-
-    def read_optional(name: str, value: ArrayLike | None) -> np.ndarray | None:
-        return None if value is None else read(name, value)
-
     return Problem(
-        u=read("u", u),
-        delta=read("delta", delta),
-        A=read("A", A),
-        B=_with_groups(read("B", B)),
-        C=_with_groups(read("C", C)),
-        D=read_optional("D", D),
-        z=read_optional("z", z),
-        delta_bias=read_optional("delta_bias", delta_bias),
+        u=reader.argument("u", u),
+        delta=reader.argument("delta", delta),
+        A=reader.argument("A", A),
+        B=_with_groups(reader.argument("B", B)),
+        C=_with_groups(reader.argument("C", C)),
+        D=reader.optional_argument("D", D),
+        z=reader.optional_argument("z", z),
+        delta_bias=reader.optional_argument("delta_bias", delta_bias),
         delta_softplus=bool(delta_softplus),
-        initial_state=read_optional("initial_state", initial_state),
+        initial_state=reader.optional_argument("initial_state", initial_state),
         seq_idx=_read_seq_idx(seq_idx, reader),
         discretization=discretization,
     )
@@ -242,12 +242,9 @@ def read_cotangents(
 ) -> tuple[Float[np.ndarray, "batch dim length"], Inexact[np.ndarray, "batch dim state"] | None]:
     """Validate the gradients of y (u's shape and dtype) and of the last state (its shape and dtype)."""
     reader = Reader()
-    reader.read("u", problem.u, "input", "batch dim length")
-    reader.read("A", problem.A, "spectrum", "dim state")
-    return (
-        reader.read("grad_y", grad_y, "input", "batch dim length"),
-        reader.read_optional("grad_last_state", grad_last_state, "state", "batch dim state"),
-    )
+    reader.argument("u", problem.u)
+    reader.argument("A", problem.A)
+    return reader.argument("grad_y", grad_y), reader.optional_argument("grad_last_state", grad_last_state)
 
 
 def numeric_array(name: str, value: ArrayLike, numbers: str = "real or complex") -> tuple[np.ndarray, str]:

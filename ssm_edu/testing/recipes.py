@@ -213,17 +213,8 @@ def fill(recipe: Recipe) -> Arguments:
     """Draw the arrays."""
     r = recipe
     batch, dim, state, length = r.shape
-    parameter = np.float64 if r.dtype == "float64" else np.float32
-    complex_ = np.result_type(parameter, np.complex64)
-    states = complex_ if r.is_complex else np.dtype(parameter)
-
-    def map_(name: str, groups: int | None) -> Array:
-        middle = () if groups == 0 else (groups,)
-        shape = (dim, state) if groups is None else (batch, *middle, state, length)
-        if r.is_complex and r.complex_maps:
-            return draw_values(r, name, shape, complex_)
-        return draw_values(r, name, shape, parameter) if groups is None else rounded(draw_values(r, name, shape), r)
-
+    parameter = _parameter(r)
+    states = np.result_type(parameter, np.complex64) if r.is_complex else parameter
     arrays: dict[str, Any] = {"u": rounded(draw_values(r, "u", (batch, dim, length)), r)}
     bias = _stream(r, "delta_bias").choice([-0.5, -0.25, 0.5, 1.0], dim) if r.delta_bias else np.zeros(0)
     delta = _steps(r)
@@ -232,8 +223,8 @@ def fill(recipe: Recipe) -> Arguments:
         delta = delta + np.log(-np.expm1(-delta))
     arrays["delta"] = rounded(delta - bias[:, None] if r.delta_bias else delta, r)
     arrays["A"] = _spectrum(r).astype(states)
-    arrays["B"] = map_("B", r.groups_B)
-    arrays["C"] = map_("C", r.groups_C)
+    arrays["B"] = _draw_map(r, "B", r.groups_B)
+    arrays["C"] = _draw_map(r, "C", r.groups_C)
     if r.D:
         arrays["D"] = draw_values(r, "D", (dim,), parameter)
     if r.z:
@@ -257,6 +248,19 @@ def draw_values(recipe: Recipe, name: str, shape: Shape, dtype: Any = np.float64
     if np.dtype(dtype).kind == "c":
         return (_values(recipe, rng, shape) + 1j * _values(recipe, rng, shape)).astype(dtype)
     return _values(recipe, rng, shape).astype(dtype)
+
+
+def _parameter(recipe: Recipe) -> np.dtype:
+    return np.dtype("float64" if recipe.dtype == "float64" else "float32")
+
+
+def _draw_map(r: Recipe, name: str, groups: int | None) -> Array:
+    batch, dim, state, length = r.shape
+    middle = () if groups == 0 else (groups,)
+    shape = (dim, state) if groups is None else (batch, *middle, state, length)
+    if r.is_complex and r.complex_maps:
+        return draw_values(r, name, shape, np.result_type(_parameter(r), np.complex64))
+    return draw_values(r, name, shape, _parameter(r)) if groups is None else rounded(draw_values(r, name, shape), r)
 
 
 def rounded(array: Array, recipe: Recipe) -> Array:
