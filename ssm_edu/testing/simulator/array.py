@@ -50,8 +50,12 @@ class Array:
             index, offset = i, self._offset + i * self._stride
         elif (offset := self._element(index)) is None:
             return Array(self._part(index), self._memory)
-        if self._watched:
-            self._memory.read(self, index, offset)
+        memory: Any = self._memory
+        if memory.plain:
+            if offset not in memory.written:
+                memory.read(self, index, offset)
+        elif self._watched:
+            memory.read(self, index, offset)
         return self._data[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -61,8 +65,11 @@ class Array:
         else:
             offset = self._element(index)
         if offset is not None:
-            if self._watched:
-                self._memory.write(self, index, offset, value)
+            memory: Any = self._memory
+            if memory.plain:
+                memory.written.add(offset)
+            elif self._watched:
+                memory.write(self, index, offset, value)
             self._data[index] = value
             return
         part = Array(self._part(index), self._memory)

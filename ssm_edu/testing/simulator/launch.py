@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,18 @@ class Options:
     early_exit: bool
     same_value_writes: bool
     watch: Callable[[Event], None] | None
+
+
+@contextmanager
+def garbage_kept() -> Iterator[None]:
+    """Without the search for cycles, which walks through all that is known of accesses, time and again."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 @no_type_check
@@ -69,7 +82,8 @@ class Launch:
         with np.errstate(all="ignore"), standing_in_for_cuda(self.module):  # a GPU does not warn of overflow and NaN
             context = contextvars.copy_context()
             for number in order:
-                Block(self, blocks[number], points).run(kernel.fn, fake, context)
+                with garbage_kept():
+                    Block(self, blocks[number], points).run(kernel.fn, fake, context)
         for write_back in after:
             write_back()
 
@@ -112,6 +126,7 @@ class Launch:
         return Array(data, Memory(self, title, data, races=races, unwritten=self.options.uninitialised == "error"))
 
     @staticmethod
+    @functools.cache
     def numpy_dtype(dtype: Any) -> np.dtype:
         from numba.cuda.simulator.kernelapi import numpy_support, types
 

@@ -18,6 +18,7 @@ nothing orders them. What orders two accesses:
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, no_type_check
 
 import numpy as np
@@ -37,9 +38,14 @@ Access = tuple[Any, ...]  # thread, epoch, segment, time, code, lasti
 
 def poison(array: np.ndarray) -> None:
     """Fill with NaN, integers with bytes 0xA5 (int32: -1515870811), booleans with True."""
+    array[...] = _poison_of(array.dtype)
+
+
+@cache
+def _poison_of(dtype: np.dtype) -> Any:
     # all ones is a NaN in every floating format, bfloat16 included
-    byte = {"b": 1, "i": POISON_BYTE, "u": POISON_BYTE}.get(array.dtype.kind, 0xFF)
-    array[...] = np.frombuffer(bytes([byte]) * array.itemsize, array.dtype)[0]
+    byte = {"b": 1, "i": POISON_BYTE, "u": POISON_BYTE}.get(dtype.kind, 0xFF)
+    return np.frombuffer(bytes([byte]) * dtype.itemsize, dtype)[0]
 
 
 def root_of(data: np.ndarray) -> np.ndarray:
@@ -76,6 +82,8 @@ class Memory:
         self.mixed = False
         self.races = races
         self.written: set[int] | None = set() if unwritten else None
+        # nothing is kept but `written`: arrays look into it themselves, which is the fast way of nearly every access
+        self.plain = unwritten and not races and self.watch is None
         self.writes: dict[int, Access] = {}
         self.reads: dict[int, dict[Thread, Access]] = {}
         self.atomics: dict[int, dict[Thread, Access]] = {}
@@ -89,7 +97,7 @@ class Memory:
         """Key by single bytes from the moment that one memory is seen in elements of different sizes."""
         if itemsize == self.itemsize or self.mixed:
             return
-        self.mixed = True
+        self.mixed, self.plain = True, False
         rest = range(1, self.itemsize)
         self.writes |= {key + byte: access for key, access in self.writes.items() for byte in rest}
         for table in (self.reads, self.atomics):
