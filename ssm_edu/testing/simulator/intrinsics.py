@@ -24,6 +24,7 @@ ATOMICS = (
 STATIC_BYTES = 48 * 1024  # CUDA C++ Programming Guide, Shared Memory of each compute capability
 
 
+@no_type_check
 def shape_of(shape: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in shape) if isinstance(shape, (tuple, list)) else (int(shape),)
 

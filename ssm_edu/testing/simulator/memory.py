@@ -36,6 +36,8 @@ PATIENCE = 10_000  # reads after which a thread lets others run: it may be waiti
 Access = tuple[Any, ...]  # thread, epoch, segment, time, code, lasti
 
 
+# the test run's type checks would cost more than what is here does
+@no_type_check
 def poison(array: np.ndarray) -> None:
     """Fill with NaN, integers with bytes 0xA5 (int32: -1515870811), booleans with True."""
     array[...] = _poison_of(array.dtype)
@@ -48,17 +50,18 @@ def _poison_of(dtype: np.dtype) -> Any:
     return np.frombuffer(bytes([byte]) * dtype.itemsize, dtype)[0]
 
 
+@no_type_check
 def root_of(data: np.ndarray) -> np.ndarray:
     while isinstance(data.base, np.ndarray):
         data = data.base
     return data
 
 
+@no_type_check
 def address(data: np.ndarray) -> int:
     return data.__array_interface__["data"][0]
 
 
-# the test run's type checks would cost more than these classes do
 @no_type_check
 class Memory:
     """One allocation, and who touched its elements.

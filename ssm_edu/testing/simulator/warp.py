@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 
@@ -17,6 +17,8 @@ def lanes_of(mask: int) -> list[int]:
     return [lane for lane in range(WARP) if mask >> lane & 1]
 
 
+# the test run's type checks would cost more than these functions do
+@no_type_check
 def shuffle_source(mode: int, lane: int, operand: int, clamp: int) -> tuple[int, bool]:
     """The lane that `lane` reads, and whether it was in range: PTX ISA, `shfl.sync`. Out of range, a lane reads itself.
 
@@ -35,6 +37,7 @@ def shuffle_source(mode: int, lane: int, operand: int, clamp: int) -> tuple[int,
     return (source if inside else lane), inside
 
 
+@no_type_check
 def exchange(kind: str, lane: int, values: dict[int, Any]) -> Any:
     """What `lane` gets from an intrinsic that the lanes in `values` took part in.
 
