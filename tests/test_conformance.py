@@ -7,13 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import typer
@@ -55,14 +54,6 @@ forward, backward = Reference.forward, Reference.backward
 app = typer.Typer()
 app.command()(check_command)
 cli = CliRunner()
-
-
-@pytest.fixture
-def no_type_checks() -> Iterator[None]:
-    """Without run-time type checks, as users run it: in a third of the time. The other tests have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

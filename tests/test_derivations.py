@@ -21,6 +21,7 @@ CLAIMS = derivations.select([])
 BY_ID = {one.id: one for one in CLAIMS}
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize("id", BY_ID)
 def test_the_verdict_is_the_declared_one(id):
     result = BY_ID[id].check()
@@ -31,6 +32,7 @@ BACKWARD = "selective_scan_backward"
 D_SUM, GROUPS = "(grad_s * p.u).sum(axis=(0, 2))", "np.repeat(M[..., t], dim // M.shape[1], axis=1)"
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("id", "module", "function", "right", "wrong"),
     [
