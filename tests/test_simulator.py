@@ -678,6 +678,35 @@ def test_records():
     assert "[2] of argument `out`" in raised(OutOfBounds, move, np.zeros(3, points.dtype), out, threads=3)
 
 
+POINT = np.dtype([("x", np.int32), ("y", np.float32)])
+
+
+@cuda.jit
+def local_point(out):
+    points = cuda.local.array(2, POINT)
+    points[1].x = 3
+    out[0] = points[1].x
+
+
+def test_local_records():
+    out = np.zeros(1)
+    ran(local_point, out, threads=1)
+    assert out[0] == 3
+
+
+@cuda.jit
+def half_of_a_local_word(out):
+    words = cuda.local.array(1, float32)
+    halves = words.view(np.uint16)
+    halves[0] = 1
+    out[0] = halves[0]
+    out[0] = words[0]
+
+
+def test_half_of_a_local_word_is_not_all_of_it():
+    assert "[0] of local array `words`" in raised(UninitialisedRead, half_of_a_local_word, np.zeros(1), threads=1)
+
+
 @cuda.jit
 def dynamic_in_either_size(y):
     wide = cuda.shared.array(0, float64)

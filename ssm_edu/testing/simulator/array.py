@@ -51,10 +51,7 @@ class Array:
         elif (offset := self._element(index)) is None:
             return Array(self._part(index), self._memory)
         memory: Any = self._memory
-        if memory.plain:
-            if offset not in memory.written:
-                memory.read(self, index, offset)
-        elif self._watched:
+        if self._watched and not (memory.plain and offset in memory.written):
             memory.read(self, index, offset)
         return self._data[index]
 
@@ -66,7 +63,7 @@ class Array:
             offset = self._element(index)
         if offset is not None:
             memory: Any = self._memory
-            if memory.plain:
+            if self._watched and memory.plain:
                 memory.written.add(offset)
             elif self._watched:
                 memory.write(self, index, offset, value)
