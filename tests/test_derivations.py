@@ -124,12 +124,12 @@ def test_every_id_is_cited_in_code_or_tests():
 
 
 def test_a_script_runs_alone_and_prints_its_steps(tmp_path):
-    script = derivations.folder() / "zero_order_hold.py"
+    script = derivations.folder() / "selectivity.py"
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     assert "✓ proved (symbolic)" in run.stdout
-    assert "source: Article 1, §1.2" in run.stdout
+    assert "source: Article 1, §2.2" in run.stdout
 
 
 def test_unknown_names_are_refused_with_a_suggestion():
