@@ -439,7 +439,7 @@ def test_production_costs_what_it_says(counts, monkeypatch):
 def test_walking_costs_what_it_says(counts):
     """One more tile of a block; the slope of softplus takes a product more where its argument is negative."""
     (batch, dim, state), tile, found = (1, 64, 16), 32, []
-    for length in (tile // 2, tile // 2 + tile):
+    for length in (tile // 8, tile // 8 + tile):
         counts.clear()
         _, arrays = problem_of((batch, dim, length, state))
         gradients(WALKING.RUNG.launch, arrays)
