@@ -258,6 +258,7 @@ BATCH = (small(), "float32", {"batch": 2, "dim": 2, "length": 20, "state": 2})
 PACKED = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "packed": True})
 COMPLEX = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "is_complex": True})
 BILINEAR = (small(), "float32", {"batch": 1, "dim": 4, "length": 20, "discretization": "bilinear"})
+MANY = (small(), "float32", {"batch": 18, "dim": 2, "length": 4, "state": 2})
 WARPS = (small(4, 4, 2), "float32", {"batch": 1, "dim": 9, "length": 20})
 LONG = (small(4, 8), "float32", {"batch": 1, "dim": 8, "length": 36})
 
@@ -301,7 +302,9 @@ MUTANTS = {
     "dA of one tile": (backward, "held_dA[INDEX(held)] + sum_a", "sum_a", PLAIN),
     "gradients past the end": (backward, "r[i] if i < left else ZERO", "r[i]", PLAIN),
     "half of a conjugate pair's gradient": (backward, "es[i] = TWO * es[i]", "pass", COMPLEX),
-    "a block left out": (sums, "(rows - 1) % AHEAD", "(rows - 2) % AHEAD", BATCH),
+    "a block left out": (sums, "first + r * WARPS < rows:", "first + r * WARPS < rows - 1:", BATCH),
+    "a warp's rows left out": (sums, "unroll(1, WARPS)", "unroll(1, WARPS - 1)", MANY),
+    "a batch of rows left out": (sums, "range(warp, rows, GROUP)", "range(warp, min(rows, GROUP), GROUP)", MANY),
     "every step cuts": (variant, "seq_idx[at + i] != seq_idx[at + i - 1]", "seq_idx[at + i] != seq_idx[at]", PACKED),
     "copies past the end": (variant, "valid = min(max(left - t, 0), wide)", "valid = wide", PLAIN),
 }
@@ -327,7 +330,7 @@ SUM_SIZES = [(1, 1, 8), (1, 2, 12), (3, 9, 8), (2, 17, 516), (1, 10, 4), (2, 8, 
 @pytest.mark.parametrize(("dtype", "narrow"), [*product(["float32"], range(3)), ("float64", 0), ("complex64", 0)])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_the_last_sums_of_any_number_of_arrays(dtype, narrow, same, aligned):
-    """As many launches as it takes; each sum goes row by row, so it is the loop's to the bit."""
+    """As many launches as it takes; a warp adds up every fourth row, in order, so it is the loop's to the bit."""
     random, pending, expected = np.random.default_rng(same), [], []
     for k, (outer, rows, size) in enumerate([*SUM_SIZES[:same], *SUM_SIZES[3 : 3 + narrow]]):
         size = size if aligned else size - 1
@@ -337,9 +340,12 @@ def test_the_last_sums_of_any_number_of_arrays(dtype, narrow, same, aligned):
         of = Buffer(shares.shape, dtype)
         runtime.upload(shares, dtype, of.address)
         pending.append((dtype, total, of.address, out.address, outer, rows, size))
-        one = shares[:, 0].copy()
-        for r in range(1, rows):
-            one += shares[:, r]
+        of_warps = np.zeros((sums.WARPS, outer, size), dtype)
+        for r in range(rows):
+            of_warps[r % sums.WARPS] += shares[:, r]
+        one = of_warps[0]
+        for other in of_warps[1:]:
+            one = one + other
         expected.append((out, of, one.astype(total)))
     with running(0):
         add_up(pending, 0)
@@ -347,7 +353,7 @@ def test_the_last_sums_of_any_number_of_arrays(dtype, narrow, same, aligned):
         np.testing.assert_array_equal(out.read(), one)
 
 
-@pytest.mark.parametrize("case", [PLAIN, BATCH, PACKED, COMPLEX, BILINEAR, WARPS, LONG])
+@pytest.mark.parametrize("case", [PLAIN, BATCH, PACKED, COMPLEX, BILINEAR, MANY, WARPS, LONG])
 def test_what_the_mutants_are_made_of_is_right(case):
     assert worst_ratio(case) <= 1
 

@@ -15,7 +15,7 @@ from tests import kernel_runs
 if kernel_runs.NEITHER:
     pytest.skip(kernel_runs.NEITHER, allow_module_level=True)
 
-from ssm_kernels import choosing, description, scan, segments
+from ssm_kernels import choosing, description, scan, segments, sums
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.walking import (
     adjoint,
@@ -566,6 +566,9 @@ def test_teams_have_lanes_and_room():
 STAGED = "tid, words)\n            cuda.syncthreads()"
 ALL_THERE = "if there:\n                put", "if True:\n                put"
 NO_BACKS = "if BACK:\n                write", "if False:\n                write"
+WAIT = "        wait_for_launches()\n"
+STARTS = "        read_states(starts, at_start, 4, some and started, all_ and started, h)\n"
+BACKS = "        read_states(backs, at_chunk, to_other, returns, returns, g)\n"
 WALKING_MUTANTS = {
     "forward: no barrier behind what is staged": (forward, STAGED, "tid, words)", CHUNKS),
     "forward: one buffer of maps": (forward, "buffer = 1 - buffer", "buffer = 0", BLOCK),
@@ -589,6 +592,13 @@ WALKING_MUTANTS = {
         "map_C = map_B + 0 * (",
         GROUPS_IN_CHUNKS,
     ),
+    "carry: nobody waits for the chunks": (carry, WAIT, "", CHUNKS),
+    "forward: nobody waits for the first states": (forward, WAIT, "", CHUNKS),
+    "forward: the first states read before they are there": (forward, WAIT + STARTS, STARTS + WAIT, CHUNKS),
+    "adjoint: nobody waits for what comes back": (adjoint, WAIT, "", CHUNKS),
+    "adjoint: what comes back read before it is there": (adjoint, WAIT + BACKS, BACKS + WAIT, CHUNKS),
+    "adjoint: middles read before they are there": (adjoint, WAIT, "", SAVED_MIDDLES),
+    "sums: nobody waits for the shares": (sums, "wait_for_launches()", "pass", WORD),
     "carry: chunks do not add up": (carry, "h = exp2(a * dt[w]) * h + x[w]", "h = x[w]", CHUNKS),
     "carry: back as forth": (carry, "if cuda.blockIdx.y + first_way == 1", "if False", CHUNKS),
     "carry: the first state comes back to the last chunk": (carry, "backs, arriving", "backs, start", CHUNKS),
@@ -719,7 +729,8 @@ def fresh_kernels():
             choosing.walking_carry_kernel,
             choosing.walking_middles_kernel,
             choosing.walking_adjoint_kernel,
-            *(module.kernel for module in (forward, helped, summary, carry, middles, adjoint)),
+            choosing.sum_kernel,
+            *(module.kernel for module in (forward, helped, summary, carry, middles, adjoint, sums)),
         ):
             kernels.cache_clear()
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, no_type_check
 
+import numpy as np
 from numba import cuda, types
 from numba.core import config
 
 from ssm_edu import kernel_cache
+from ssm_kernels.unseen import UNSEEN
 
 __all__ = [
     "LARGE_BLOCKS",
@@ -73,15 +75,16 @@ def jit(*args: Any, **options: Any) -> Callable[..., Any]:
     return cuda.jit(*args, **options)
 
 
-Launchable = Callable[[tuple[int, int, int], tuple[int, int, int], Any, tuple[Any, ...]], None]
+Launchable = Callable[..., None]
 
 
 @no_type_check
 def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: Any) -> Launchable:
-    """A kernel of pointers and int64, as (grid, block, stream, arguments) → None, for the current device.
+    """A kernel of pointers and int64, as (grid, block, stream, arguments, early=False) → None, for the current device.
 
     Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory, and
-    the options are `cuda.jit`'s.
+    the options are `cuda.jit`'s. An `early` launch may begin before the one before it in the stream has ended:
+    :func:`ssm_kernels.intrinsics.next_may_begin`.
     """
     if SIMULATED:
         return simulated_kernel(function, shared_bytes)
@@ -93,7 +96,11 @@ def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: An
     dispatcher = kernel_cache.compiled(cuda.jit, function, signature, SOURCES, *made_by, **options)
     (overload,) = dispatcher.overloads.values()
     kernel = overload._codelibrary.get_cufunc().kernel
-    config = cache(lambda grid, block: LaunchConfig(grid=grid, block=block, shmem_size=shared_bytes))
+
+    @cache
+    def config(grid, block, early):
+        return LaunchConfig(grid=grid, block=block, shmem_size=shared_bytes, programmatic_stream_serialization=early)
+
     if shared_bytes:
         driver = import_module("cuda.bindings.driver")
         most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -102,8 +109,8 @@ def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: An
             raise RuntimeError(f"shared memory: found {error}, expected room for {shared_bytes} bytes a block")
 
     # past Numba's own launch, which looks at the type of every argument: addresses and int64 are plain integers
-    def launch(grid, block, stream, arguments):
-        core_launch(core_stream(stream), config(grid, block), kernel, *arguments)
+    def launch(grid, block, stream, arguments, early=False):
+        core_launch(core_stream(stream), config(grid, block, early), kernel, *arguments)
 
     return launch
 
@@ -111,13 +118,18 @@ def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: An
 @no_type_check
 def simulated_kernel(function: Any, shared_bytes: int) -> Launchable:
     """A kernel in :mod:`ssm_edu.testing.simulator`: Numba's own simulator has no warp shuffles."""
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
     from ssm_edu.testing.simulator.launch import is_active, simulated
 
     kernel = cuda.jit(function)
 
-    def launch(grid, block, stream, arguments):
+    def launch(grid, block, stream, arguments, early=False):
+        buffers = [FakeCUDAArray(x) if isinstance(x, np.ndarray) else x for x in arguments]
         with SIMULATING, nullcontext() if is_active() else simulated():
-            kernel[grid, block, 0, shared_bytes](*arguments)
+            UNSEEN.begin(arguments, early)
+            kernel[grid, block, 0, shared_bytes](*buffers)
+            UNSEEN.end()
 
     return launch
 

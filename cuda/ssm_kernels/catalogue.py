@@ -74,7 +74,11 @@ STEPS: list[tuple[str, ...]] = [
     ("float32", "bfloat16", "bfloat16", "float32", *("bfloat16",) * 5),
     ("complex64", "float32", "float32", "complex64", "float32", "complex64", *("float32",) * 3),
 ]
-SUMS = [("float32", "bfloat16", True), ("complex128", "complex128", False)]
+SUMS = [
+    ("float32", "bfloat16", True, False),
+    ("float32", "bfloat16", True, True),
+    ("complex128", "complex128", False, False),
+]
 
 
 def variants() -> Iterator[Compilable]:
@@ -98,8 +102,8 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
         yield "walking", None, kernel
     for dtypes in STEPS:
         yield "step", None, decoding.step_kernel(dtypes)
-    for shares, narrow, aligned in SUMS:
-        yield "sums", None, choosing.sum_kernel(shares, narrow, aligned)
+    for given in SUMS:
+        yield "sums", None, choosing.sum_kernel(*given)
 
 
 def by_walking() -> Iterator[Compilable]:

@@ -296,8 +296,9 @@ def walking_carry_kernel() -> Compilable:
 
 
 @cache
-def sum_kernel(shares: str, narrow: str, aligned: bool) -> Compilable:
+def sum_kernel(shares: str, narrow: str, aligned: bool, early: bool = False) -> Compilable:
     arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
-    kernel = sums.kernel(shares, narrow, aligned)
-    name = f"sums {shares} {narrow}{'' if aligned else ', one by one'}"
-    return Compilable(name, kernel, sums.signature(shares, narrow), sums.THREADS, None, arithmetic)
+    kernel = sums.kernel(shares, narrow, aligned, early)
+    name = f"sums {shares} {narrow}{'' if aligned else ', one by one'}{', early' if early else ''}"
+    since = HOPPER if early else (8, 0)
+    return Compilable(name, kernel, sums.signature(shares, narrow), sums.THREADS, None, arithmetic, since=since)

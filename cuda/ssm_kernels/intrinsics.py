@@ -19,6 +19,10 @@ zero. What was asked for since the last `commit_async` is a group. `wait_async` 
 for all but the last group; other threads see the copies after a barrier too. In the twin there is NaN until then.
 `staging(dtype)` is such a copy past the first-level cache too, and a load of four elements that widens them.
 
+A kernel may begin while the launch before it still runs, from Hopper on: `next_may_begin` says that all of its blocks
+have come so far that the next may. That one reads nothing that a launch of the same scan has written, and writes
+nothing, before `wait_for_launches`: after it all launches before are done, and what they wrote is seen.
+
 `meeting(threads)` is a barrier of a block's so many threads to which warps may come from different places of the code;
 `syncthreads` is one place, and all must come to it.
 """
@@ -34,6 +38,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ssm_kernels._target import SIMULATED, intrinsic, types
+from ssm_kernels.unseen import UNSEEN
 
 # bfloat16 travels as its bits: NumPy has no such type
 POINTEES = {
@@ -240,6 +245,12 @@ if SIMULATED:
 
     def wait_async_but_last() -> None:
         _arrive(2)  # and what no group has closed
+
+    def wait_for_launches() -> None:
+        UNSEEN.wait()
+
+    def next_may_begin() -> None:
+        pass
 
     @no_type_check
     @cache
@@ -532,6 +543,8 @@ else:
     commit_async = _statement("cp.async.commit_group;")
     wait_async = _statement("cp.async.wait_all;")
     wait_async_but_last = _statement("cp.async.wait_group 1;")
+    wait_for_launches = _statement("griddepcontrol.wait;")
+    next_may_begin = _statement("griddepcontrol.launch_dependents;")
 
     @cache
     def meeting(threads: int) -> Callable[..., Any]:

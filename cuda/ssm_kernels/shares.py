@@ -31,8 +31,11 @@ def of_channels(grads, rows, dim, state, number, precision, allocate):
 
 
 @no_type_check
-def add_up(pending, stream):
-    """Sums of shares of the same dtype go into one launch, first those of channels, whose rows are the most."""
+def add_up(pending, stream, early=False):
+    """Sums of shares of the same dtype go into one launch, first those of channels, whose rows are the most.
+
+    They may begin `early`, as :func:`ssm_kernels.intrinsics.next_may_begin` says, where they follow a launch of ours.
+    """
     groups = {}
     for dtype, total_dtype, *sum_ in pending:
         width = 16 // ITEMSIZE[dtype]
@@ -45,10 +48,12 @@ def add_up(pending, stream):
             first, same = same[: sums.SAME], same[sums.SAME :]
             if narrow == dtype:
                 others, same = same[: sums.NARROW], same[sums.NARROW :]
-            blocks = sum(-(-outer * size // (width * sums.THREADS)) for _, _, outer, _, size in (*first, *others))
+            of_block = sums.of_block(width)
+            blocks = sum(-(-outer * size // of_block) for _, _, outer, _, size in (*first, *others))
             nothing, unused = found[0][1][0], sums.SAME - len(first)
             each = [*first, *[(nothing, nothing, 0, 1, 1)] * unused, *others]
             each += [(nothing, nothing, 0, 1, 1)] * (sums.SAME + sums.NARROW - len(each))
             arguments = [argument for one in each for argument in one]
-            sum_kernel(dtype, narrow, aligned).compiled()((blocks, 1, 1), (sums.THREADS, 1, 1), stream, arguments)
+            kernel = sum_kernel(dtype, narrow, aligned, early).compiled()
+            kernel((blocks, 1, 1), (sums.THREADS, 1, 1), stream, arguments, early)
             others, narrow = [], dtype

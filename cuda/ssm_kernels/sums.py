@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, no_type_check
 
-from ssm_kernels._target import cuda, types
+from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import inline
-from ssm_kernels.intrinsics import access, pointer
+from ssm_kernels.intrinsics import access, pointer, shared_store, wait_for_launches
 from ssm_kernels.unrolling import unroll, unrolled
+from ssm_kernels.variant import WARP, number_of
 
-THREADS = 128
+WARPS = 4  # each adds up every fourth row
+THREADS = WARPS * WARP
 SAME, NARROW = 3, 2  # arrays at a time
-AHEAD = 8  # rows that are read at a time
+AHEAD = 4  # rows that a warp reads at a time
 
 
 def signature(shares: str, narrow: str) -> Any:
@@ -20,36 +22,27 @@ def signature(shares: str, narrow: str) -> Any:
     return types.void(*same * SAME, *other * NARROW)
 
 
+def of_block(width: int) -> int:
+    """Totals of a block, of which a lane of each warp adds up so many."""
+    return WARP * width
+
+
 @no_type_check
 @cache
-def kernel(shares: str, narrow: str, aligned: bool) -> Any:
+def kernel(shares: str, narrow: str, aligned: bool, early: bool) -> Any:
     """total[g·size + k] = Σ_r shares[(g·rows + r)·size + k], g < outer, for up to five arrays, one after the other.
 
     Totals of the first three have the dtype of the shares, those of the others `narrow`. `aligned` if each size is a
-    multiple of 16 bytes.
+    multiple of 16 bytes. If it is launched `early` it waits for the launch before it.
     """
     source = access(shares)
     width = source.width if aligned else 1
     load, load_wide, wide = source.load, source.load_wide, width > 1
-    store, store_narrow = source.store, access(narrow).store
+    store, store_narrow, put = source.store, access(narrow).store, shared_store(shares)
+    number_t, ZERO = number_of(shares), source.zero
     four = width == 4
-    OF_BLOCK = THREADS * width
-
-    @inline
-    @unrolled
-    def read(p, at):
-        return load_wide(p, at) if wide else load(p, at)
-
-    @inline
-    @unrolled
-    def plus(x, y):
-        if four:
-            z = x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3]
-        elif wide:
-            z = x[0] + y[0], x[1] + y[1]
-        else:
-            z = x + y
-        return z
+    OF_BLOCK, NUMBERS = of_block(width), WARPS * of_block(width)
+    GROUP, KEPT = WARPS * AHEAD, width * AHEAD
 
     @inline
     def blocks(outer, size):
@@ -57,21 +50,18 @@ def kernel(shares: str, narrow: str, aligned: bool) -> Any:
 
     @inline
     @unrolled
-    def total_of(p, at, rows, size):
-        x = read(p, at)
-        at += size
-        for _ in range((rows - 1) // AHEAD):
-            y0, y1 = read(p, at), read(p, at + size)
-            y2, y3 = read(p, at + 2 * size), read(p, at + 3 * size)
-            y4, y5 = read(p, at + 4 * size), read(p, at + 5 * size)
-            y6, y7 = read(p, at + 6 * size), read(p, at + 7 * size)
-            at += AHEAD * size
-            x = plus(plus(plus(plus(x, y0), y1), y2), y3)
-            x = plus(plus(plus(plus(x, y4), y5), y6), y7)
-        for _ in range((rows - 1) % AHEAD):
-            x = plus(x, read(p, at))
-            at += size
-        return x
+    def read(p, at, rows, size, first, out):
+        """Of the rows from `first` on every fourth, of which there may be none left."""
+        for r in unroll(AHEAD):
+            for i in unroll(width):
+                out[r * width + i] = ZERO
+            if first + r * WARPS < rows:
+                if wide:
+                    word = load_wide(p, at + (first + r * WARPS) * size)
+                    for i in unroll(width):
+                        out[r * width + i] = word[i]
+                else:
+                    out[r] = load(p, at + (first + r * WARPS) * size)
 
     @unrolled
     def sum_rows(
@@ -81,6 +71,9 @@ def kernel(shares: str, narrow: str, aligned: bool) -> Any:
         shares_3, narrow_3, outer_3, rows_3, size_3,
         shares_4, narrow_4, outer_4, rows_4, size_4,
     ):  # fmt: skip
+        parts = cuda.shared.array(NUMBERS, number_t, alignment=SHARED_ALIGNMENT)
+        x = cuda.local.array(width, number_t)
+        words = cuda.local.array(KEPT, number_t)
         block = types.int64(cuda.blockIdx.x)
         p, total, narrow_, outer, rows, size, same = shares_0, total_0, narrow_3, outer_0, rows_0, size_0, True
         left = block - blocks(outer_0, size_0)
@@ -95,19 +88,35 @@ def kernel(shares: str, narrow: str, aligned: bool) -> Any:
             left -= blocks(outer_3, size_3)
         if left >= 0:
             block, p, narrow_, outer, rows, size = left, shares_4, narrow_4, outer_4, rows_4, size_4
-        k = (block * THREADS + cuda.threadIdx.x) * width
-        if k >= outer * size:
-            return
-        x = total_of(p, k // size * (rows - 1) * size + k, rows, size)
-        if wide:
-            for i in unroll(width):
-                if same:
-                    store(total, k + i, x[i])
-                else:
-                    store_narrow(narrow_, k + i, x[i])
-        elif same:
-            store(total, k, x)
+        tid = types.int64(cuda.threadIdx.x)
+        warp, first = tid >> 5, block * OF_BLOCK
+        k = first + (tid & 31) * width
+        for i in unroll(width):
+            x[i] = ZERO
+        if early:
+            wait_for_launches()
+        if k < outer * size:
+            at = k // size * (rows - 1) * size + k
+            for group in range(warp, rows, GROUP):
+                read(p, at, rows, size, group, words)
+                for r in unroll(AHEAD):
+                    for i in unroll(width):
+                        x[i] += words[r * width + i]
+        to = warp * OF_BLOCK + (tid & 31) * width
+        if four:
+            put(parts, to, (x[0], x[1], x[2], x[3]))
+        elif wide:
+            put(parts, to, (x[0], x[1]))
         else:
-            store_narrow(narrow_, k, x)
+            parts[to] = x[0]
+        cuda.syncthreads()
+        if tid < OF_BLOCK and first + tid < outer * size:
+            y = parts[tid]
+            for w in unroll(1, WARPS):
+                y += parts[tid + w * OF_BLOCK]
+            if same:
+                store(total, first + tid, y)
+            else:
+                store_narrow(narrow_, first + tid, y)
 
     return sum_rows

@@ -20,12 +20,14 @@ from ssm_kernels.intrinsics import (
     POINTEES,
     access,
     exp2,
+    next_may_begin,
     packed_access,
     pointer,
     shared_store,
     short_access,
     staging,
     wait_async,
+    wait_for_launches,
 )
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS
@@ -326,9 +328,6 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         prepared(a)
         at_chunk = ((part * batch + b) * dim + first + own) * state + 4 * quarter
         returns = mine and options & RETURNS != 0
-        read_states(backs, at_chunk, to_other, returns, returns, g)
-        if not saved:
-            read_states(starts, at_chunk, to_other, mine, mine, start)
         for i in unroll(2):
             bias[i] = load_real(delta_bias, first + reads + 8 * i) if options & HAS_BIAS else ZERO
             skip[i] = load_real(D, first + reads + 8 * i) if options & HAS_D else ZERO
@@ -362,11 +361,15 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         if gated:
             ask(ahead, on_way + 3 * AHEAD, z, at, across)
         channel = (last_tile // TILE * batch + b) * dim + first
+        read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
+        wait_for_launches()
+        read_states(backs, at_chunk, to_other, returns, returns, g)
+        if not saved:
+            read_states(starts, at_chunk, to_other, mine, mine, start)
         ask_states(coming, states_on_way, borders, (channel + own) * state + 4 * quarter, to_other, mine)
         before_own, before_other = ZERO, ZERO
         if not saved:
             before_own, before_other = load_real(before, channel + own), load_real(before, channel + other)
-        read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
         buffer, pending = 0, -1  # in the other one lie the sums of the four steps before: to begin with, nothing
         for w in unroll(4):
             put(shared, at_sums + BUFFER + w * STEP, (ZERO, ZERO, ZERO, ZERO))
@@ -452,6 +455,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
             if gated:
                 write_rows(dz, at, across, there, zs)
 
+        next_may_begin()
         for v in unroll(4):
             read_part(shared, SUMS_AT + BUFFER - buffer, tid, v, s8)
             add_part(v, s8, sums)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssm_kernels._target import cuda, types
 from ssm_kernels.arithmetic import inline
-from ssm_kernels.intrinsics import access, exp2, pointer
+from ssm_kernels.intrinsics import access, exp2, next_may_begin, pointer, wait_for_launches
 from ssm_kernels.unrolling import unroll, unrolled
 
 THREADS = 128
@@ -47,6 +47,7 @@ def kernel() -> Any:
     def over_chunks(
         A, start, arriving, ends, backs, totals, starts, arrives, first_way, chunks, batch, dim, state
     ):  # fmt: skip
+        next_may_begin()
         x = cuda.local.array(AHEAD, real_t)
         dt = cuda.local.array(AHEAD, real_t)
         next_x = cuda.local.array(AHEAD, real_t)
@@ -63,6 +64,7 @@ def kernel() -> Any:
             added, given, is_given, to_next, total_to_next = backs, arriving, arrives, -each, -channels
             at, at_total = i + (chunks - 1) * each, c + (chunks - 1) * channels
         h = load(given, i) if is_given else ZERO
+        wait_for_launches()
         read(added, totals, at, at_total, to_next, total_to_next, 0, chunks, next_x, next_dt)
         for first in range(0, chunks, AHEAD):
             for w in unroll(AHEAD):

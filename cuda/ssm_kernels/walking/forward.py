@@ -10,7 +10,7 @@ import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import inline
-from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access
+from ssm_kernels.intrinsics import access, exp2, packed_access, pointer, short_access, wait_for_launches
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import HAS_BIAS, HAS_D, HAS_Z, STARTS
 from ssm_kernels.walking.parts import LONG, STATES, folding, parts
@@ -99,7 +99,6 @@ def kernel(dtype: str, warps: int, every: int) -> Any:
             a[n] = a[n] * LOG2_E
         started = options & STARTS != 0
         at_start = ((part * batch + b) * dim + channel) * state + states
-        read_states(starts, at_start, 4, some and started, all_ and started, h)
         for i in unroll(TURNS):
             bias[i] = load_real(delta_bias, first + reads + i * ACROSS) if options & HAS_BIAS else ZERO
             skip[i] = load_real(D, first + reads + i * ACROSS) if options & HAS_D else ZERO
@@ -115,6 +114,8 @@ def kernel(dtype: str, warps: int, every: int) -> Any:
         read_rows(u, at, across, us)
         read_rows(delta, at, across, deltas)
         read_maps(B, C, row_B, row_C, begin, last_four, tid, state, length, words)
+        wait_for_launches()
+        read_states(starts, at_start, 4, some and started, all_ and started, h)
         buffer = 0
         for t0 in range(begin, end, TILE):
             opened(us, x)

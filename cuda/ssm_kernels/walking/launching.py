@@ -126,7 +126,7 @@ def forward_in_chunks(scan, v, y, last_state, stream, allocate, saved=None, chun
     walking_forward_kernel(v.dtype, parts.WARPS, every).compiled()((blocks, chunks, 1), threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(starts, nothing), y, last,
         either(saved, nothing), options_of(scan, started), *sizes,
-    ))  # fmt: skip
+    ), early=chunks > 1)  # fmt: skip
 
 
 @no_type_check
@@ -144,7 +144,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
     options = options_of(scan, False)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
     grid, threads = (batch * blocks, chunks, 1), (parts.threads(parts.WARPS), 1, 1)
-    borders, before, ends, backs = saved, nothing, None, grad_last_state
+    borders, before, ends, backs, follows = saved, nothing, None, grad_last_state, False  # another launch of these
     if saved is None:
         borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
         ends = allocate((chunks, batch, dim, state), real)
@@ -154,6 +154,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
         walking_middles_kernel(v.dtype, parts.WARPS).compiled()((grid[0], of_time, 1), threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, bias, saved, borders, options, *sizes[:5],
         ))  # fmt: skip
+        follows = True
     if saved is None or chunks > 1:
         backs, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
         ways = Ways(forth=saved is None, back=chunks > 1, bordered=saved is None)
@@ -162,12 +163,13 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
             totals, options, *sizes,
         ))  # fmt: skip
         carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
+        follows = True
     options |= RETURNS if backs is not None else 0
     walking_adjoint_kernel(v.dtype, parts.WARPS, saved is not None).compiled()(grid, threads, stream, (
         scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, either(ends, nothing),
         either(backs, nothing), grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C,
         shares_D, shares_bias, options, *sizes,
-    ))  # fmt: skip
+    ), early=follows)  # fmt: skip
     pending = [
         (real, M, shares, target, batch * group, blocks // group, state * length)
         for shares, target, M, group in (
@@ -175,7 +177,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
             (shares_C, grads.C, v.map_C, scan.group_C),
         )
     ]
-    add_up([*sums, *pending], stream)
+    add_up([*sums, *pending], stream, early=True)
 
 
 @no_type_check
@@ -196,4 +198,4 @@ def carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream):
         scan.A, either(scan.initial_state, nothing), either(grad_last_state, nothing), either(ends, nothing),
         either(backs, nothing), totals, int(scan.initial_state is not None), int(grad_last_state is not None),
         first_way, chunks, batch, dim, state,
-    ))  # fmt: skip
+    ), early=True)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
-from ssm_kernels.intrinsics import access, exp2, packed_access, pointer
+from ssm_kernels.intrinsics import access, exp2, next_may_begin, packed_access, pointer
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import HAS_BIAS
 from ssm_kernels.walking.parts import LONG, SHORT, STATES, parts
@@ -61,6 +61,7 @@ def kernel(dtype: str, warps: int) -> Any:
         x4 = cuda.local.array(4, real_t)
         b8 = cuda.local.array(8, real_t)
 
+        next_may_begin()
         tid = types.int64(cuda.threadIdx.x)
         b, d0, first, warp, lane, reads, step = block(dim)
         channel, half = first + (lane >> 1), lane & 1

@@ -14,7 +14,15 @@ import numpy as np
 
 from ssm_kernels._target import SHARED_ALIGNMENT, cuda, types
 from ssm_kernels.arithmetic import arithmetic, inline
-from ssm_kernels.intrinsics import access, exp2, meeting, packed_access, pointer, shared_store
+from ssm_kernels.intrinsics import (
+    access,
+    exp2,
+    meeting,
+    next_may_begin,
+    packed_access,
+    pointer,
+    shared_store,
+)
 from ssm_kernels.unrolling import unroll, unrolled
 from ssm_kernels.variant import FULL, HAS_BIAS, HAS_Z, SOFTPLUS, WARP
 from ssm_kernels.walking.helping import helping
@@ -200,6 +208,7 @@ def kernel(dtype: str, ways: Ways, warps: int) -> Any:
         has = cuda.local.array(MAP_TURNS, types.boolean)
         of_map = cuda.local.array(MAP_TURNS, int_t)
 
+        next_may_begin()
         tid = int_t(cuda.threadIdx.x)
         warp, lane = tid >> 5, tid & 31
         per_batch = dim // OF_BLOCK
