@@ -373,19 +373,26 @@ def test_where_walking_does_not_go(monkeypatch):
     "ways", [summary.Ways(back=True), summary.Ways(), summary.Ways(forth=False, back=True)], ids=str
 )
 def test_a_summary_of_more_than_one_tile(ways):
-    """From zero, over one chunk: its last state, and what comes back to its first where nothing comes to its last."""
-    length, flat = 52, np.ravel
-    p = walking_problem("float32", warps=1, length=length)
+    """From zero, over one chunk: its last state, and what comes back to its first where nothing comes to its last.
+
+    If it is not walked through for its states, it is the second chunk.
+    """
+    length, flat, chunk = 52, np.ravel, 64
+    before = 0 if ways.forth else chunk
+    p = walking_problem("float32", warps=1, length=before + length)
     A = p.A.copy()
     A[:, 3] = np.finfo(np.float32).min  # times log₂e that is beyond float32
     p = replace(p, A=A, initial_state=np.zeros_like(p.initial_state))
     grad_y, _ = cotangents(p, "float32")
-    ends, backs, totals = (np.full(n, np.nan, np.float32) for n in (256, 256, 16))
+    ends, backs, totals = (np.full((2, n), np.nan, np.float32) for n in (256, 256, 16))
     kernel = choosing.walking_summary_kernel("float32", ways, 1).compiled()
     given = [flat(x) for x in (p.u, p.delta, p.A, p.B, p.C, p.z, p.delta_bias, grad_y, p.u, p.u)]
-    sizes = (description.options_of(p, False), 1, 16, length, 16, 16, 16, 64)
+    sizes = (description.options_of(p, False), 1, 16, before + length, 16, 16, 16, chunk)
     with simulated(0):
-        kernel((1, 1, 1), (ways.team(1).threads, 1, 1), 0, (*given, ends, backs, totals, *sizes))
+        kernel((1, 1, 1), (ways.team(1).threads, 1, 1), 0, (*given, flat(ends), flat(backs), flat(totals), *sizes))
+    ends, backs, totals = (x[before // chunk] for x in (ends, backs, totals))
+    rows = {name: getattr(p, name)[..., before:] for name in ("u", "delta", "B", "C", "z")}
+    p, grad_y = replace(p, **rows), grad_y[..., before:]
     last, grad = reference.selective_scan(p)[1], reference.selective_scan_backward(p, grad_y, None).initial_state
     rounding = {"arithmetic": bounds.FLOAT32_APPROX, "algorithm": "any", "stored": "float32"}
     last_bound = bounds.forward(p, **rounding).last_state
@@ -592,6 +599,7 @@ WALKING_MUTANTS = {
         "map_C = map_B + 0 * (",
         GROUPS_IN_CHUNKS,
     ),
+    "summary: the first chunk in the place of the second": (summary, "0 if FORTH else 1", "0", SAVED_IN_CHUNKS),
     "carry: nobody waits for the chunks": (carry, WAIT, "", CHUNKS),
     "forward: nobody waits for the first states": (forward, WAIT, "", CHUNKS),
     "forward: the first states read before they are there": (forward, WAIT + STARTS, STARTS + WAIT, CHUNKS),

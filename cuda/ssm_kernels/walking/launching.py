@@ -158,7 +158,7 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
     if saved is None or chunks > 1:
         backs, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
         ways = Ways(forth=saved is None, back=chunks > 1, bordered=saved is None)
-        summarize(scan, ways, grid, stream, (
+        summarize(scan, ways, (grid[0], chunks if ways.forth else chunks - 1, 1), stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, either(ends, nothing), backs,
             totals, options, *sizes,
         ))  # fmt: skip

@@ -91,6 +91,7 @@ def kernel(dtype: str, ways: Ways, warps: int) -> Any:
     LEAST = np.float32(np.finfo(np.float32).min)
     real_t, int_t = types.float32, types.int32
     FORTH, BACK, BORDERED, WALKERS = ways.forth, ways.back, ways.bordered, warps
+    FIRST = 0 if FORTH else 1  # chunk that is walked through: nobody asks for what the first one sends back
     HELD, OF_WARP, OF_BLOCK = team.held, team.of_warp, team.of_block
     TILE, ROW, PLANE, MAP, SKEW, OTHER_TILE = team.steps, team.row, team.plane, team.map, team.skew, ways.tile(team)
     # of a tile: B's map and C's, Δ, Δu and ∂ℓ/∂y, of which some may not be there
@@ -215,7 +216,7 @@ def kernel(dtype: str, ways: Ways, warps: int) -> Any:
         at_block = types.int64(cuda.blockIdx.x)
         entry = at_block // per_batch
         d0 = (at_block - entry * per_batch) * OF_BLOCK
-        part = types.int64(cuda.blockIdx.y)
+        part = types.int64(cuda.blockIdx.y) + FIRST
         begin = part * chunk
         end = min(begin + chunk, length)
         # by a vote the compiler knows that a warp's lanes agree
