@@ -102,8 +102,8 @@ def entries() -> Iterator[tuple[str, Variant | None, Compilable]]:
         yield "walking", None, kernel
     for dtypes in STEPS:
         yield "step", None, decoding.step_kernel(dtypes)
-    for given in SUMS:
-        yield "sums", None, choosing.sum_kernel(*given)
+    for shares, narrow, aligned, early in SUMS:
+        yield "sums", None, choosing.sum_kernel(shares, narrow, aligned, early)
 
 
 def by_walking() -> Iterator[Compilable]:
