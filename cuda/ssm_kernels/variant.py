@@ -14,7 +14,7 @@ from ssm_kernels.unrolling import unroll, unrolled
 WARP = 32
 FULL = 0xFFFFFFFF
 # What is decided at run time, as bits: a branch around a loop costs nothing, a kernel more to compile does.
-HAS_D, HAS_Z, HAS_BIAS, SOFTPLUS, STARTS, RETURNS = (1 << k for k in range(6))
+HAS_D, HAS_Z, HAS_BIAS, SOFTPLUS, STARTS, RETURNS, CARRIED = (1 << k for k in range(7))
 
 
 @dataclass(frozen=True)

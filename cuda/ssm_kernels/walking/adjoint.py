@@ -30,7 +30,7 @@ from ssm_kernels.intrinsics import (
     wait_for_launches,
 )
 from ssm_kernels.unrolling import unroll, unrolled
-from ssm_kernels.variant import FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS
+from ssm_kernels.variant import CARRIED, FULL, HAS_BIAS, HAS_D, HAS_Z, RETURNS, SOFTPLUS, STARTS
 from ssm_kernels.walking.parts import SHORT, STATES, folding, parts, threads
 
 TILE, FOURS = SHORT.steps, SHORT.steps // 4
@@ -41,6 +41,7 @@ KEPT = 256  # numbers of a warp's states
 STEP = 264  # from one step's sums of a warp to the next's, for B and 128 further for C, so that banks differ
 SUMS = 4 * STEP
 AHEAD = SHORT.ahead
+CHUNKS = 2  # that are read at a time
 
 
 def shared_bytes(warps: int) -> int:
@@ -50,7 +51,7 @@ def shared_bytes(warps: int) -> int:
 
 def signature(dtype: str) -> Any:
     io, real, integers = pointer(dtype), pointer("float32"), (types.int64,) * 8
-    return types.void(io, io, real, io, io, real, io, real, io, *(real,) * 4, io, io, io, *(real,) * 6, *integers)
+    return types.void(io, io, real, io, io, real, io, real, io, *(real,) * 7, io, io, io, *(real,) * 6, *integers)
 
 
 @no_type_check
@@ -59,7 +60,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     """dA, dD and dbias have a row for each chunk and batch entry, dB and dC for each block of channels.
 
     `borders` are the states before each tile, if they are `saved`; else those from zero at the chunk's first step, with
-    ΣΔ since then `before`, and `starts` the states there.
+    ΣΔ since then `before`. `start` is the first chunk's first state and `arriving` what comes back to the last one. If
+    chunks are CARRIED over, `ends` and `backs` are the same of each chunk; else what each adds, by its ΣΔ `totals`.
     """
     (
         block, map_row, _, _, put_rows, read_maps, put_maps, _, _, read_states, store_states,
@@ -71,7 +73,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     put, fold = shared_store("float32"), folding(2)
     ZERO, ONE, LN_2 = np.float32(0), np.float32(1), np.float32(math.log(2))
     real_t = types.float32
-    THREADS = threads(warps)
+    THREADS, ADDED, OVER = threads(warps), 8 * CHUNKS, 2 * CHUNKS
     TO_NEXT = 8 * ROW + SKEW
     SUM_TURNS = 4 * 2 * STATES // THREADS
     PARTS = 4 * SUM_TURNS
@@ -212,7 +214,9 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                 y[m] = ZERO
                 s[m] = ZERO
                 q[m] = ZERO
-                for j in unroll(4):
+            for j in unroll(4):
+                for k in unroll(2):
+                    m = 4 * k + w
                     i, n = 8 * w + 4 * k + j, 4 * k + j
                     now = g[n] + c4[j] * e8[m]
                     dC4[j] += h[i + 8] * e8[m]
@@ -251,6 +255,28 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
     @inline
     @unrolled
+    def carry_over(added, totals, at, at_total, to_next, total_to_next, chunks, to_other, other_total, mine, a, h):
+        """So many chunks, some read at a time: h becomes e^{AΣΔ} h and what each adds."""
+        x8 = cuda.local.array(8, real_t)
+        x = cuda.local.array(ADDED, real_t)
+        dt = cuda.local.array(OVER, real_t)
+        for first in range(0, chunks, CHUNKS):
+            for k in unroll(CHUNKS):
+                there = mine and first + k < chunks
+                read_states(added, at + (first + k) * to_next, to_other, there, there, x8)
+                for n in unroll(8):
+                    x[8 * k + n] = x8[n]
+                from_ = at_total + (first + k) * total_to_next
+                dt[2 * k] = load_real(totals, from_) if there else ZERO
+                dt[2 * k + 1] = load_real(totals, from_ + other_total) if there else ZERO
+            for k in unroll(CHUNKS):
+                for i in unroll(2):
+                    for j in unroll(4):
+                        n = 4 * i + j
+                        h[n] = exp2(dt[2 * k + i] * a[n]) * h[n] + x[8 * k + n]
+
+    @inline
+    @unrolled
     def write_rows(p, at, across, there, x):
         if there:
             for i in unroll(2):
@@ -280,7 +306,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
     @unrolled
     def walk_back(
-        u, delta, A, B, C, D, z, delta_bias, grad_y, borders, before, starts, backs,
+        u, delta, A, B, C, D, z, delta_bias, grad_y, borders, before, start, arriving, ends, backs, totals,
         du, ddelta, dz, leaving, dA, dB, dC, dD, dbias,
         options, batch, dim, length, state, per_group_B, per_group_C, chunk,
     ):  # fmt: skip
@@ -289,7 +315,7 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         coming = cuda.shared.array(ALL_STATES, real_t, alignment=SHARED_ALIGNMENT)
         a = cuda.local.array(8, real_t)
         h = cuda.local.array(8, real_t)
-        start = cuda.local.array(8, real_t)
+        h_0 = cuda.local.array(8, real_t)
         g = cuda.local.array(8, real_t)
         sum_A = cuda.local.array(8, real_t)
         us = cuda.local.array(8, real_t)
@@ -326,8 +352,12 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
         read_states(A, (first + own) * state + 4 * quarter, to_other, mine, mine, a)
         prepared(a)
-        at_chunk = ((part * batch + b) * dim + first + own) * state + 4 * quarter
-        returns = mine and options & RETURNS != 0
+        last, at_total = types.int64(cuda.gridDim.y) - 1, b * dim + first + own
+        at_state = at_total * state + 4 * quarter
+        a_tile = batch * dim  # of what has a row for each tile or chunk, from one to the next, and of states
+        to_next = a_tile * state
+        at_chunk = at_state + part * to_next
+        starts, returns = mine and options & STARTS != 0, mine and options & RETURNS != 0
         for i in unroll(2):
             bias[i] = load_real(delta_bias, first + reads + 8 * i) if options & HAS_BIAS else ZERO
             skip[i] = load_real(D, first + reads + 8 * i) if options & HAS_D else ZERO
@@ -351,8 +381,6 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         on_way, arrived, states_on_way = warp * 4 * AHEAD + to, warp * 4 * AHEAD + from_, warp * KEPT + held
         asked_row = (b * dim + first + asked) * length + asked_step
 
-        a_tile = batch * dim  # borders from one tile to the next
-
         last_tile = (end - 1) // TILE * TILE
         at = asked_row + min(last_tile, end - IN_COPY - asked_step)
         ask(ahead, on_way, u, at, across)
@@ -363,9 +391,17 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         channel = (last_tile // TILE * batch + b) * dim + first
         read_maps(B, C, row_B, row_C, last_tile, last_four, tid, state, length, words)
         wait_for_launches()
-        read_states(backs, at_chunk, to_other, returns, returns, g)
-        if not saved:
-            read_states(starts, at_chunk, to_other, mine, mine, start)
+        if options & CARRIED:
+            read_states(backs, at_chunk, to_other, mine, mine, g)
+            if not saved:
+                read_states(ends, at_chunk, to_other, mine, mine, h_0)
+        else:
+            read_states(arriving, at_state, to_other, returns, returns, g)
+            at_last, last_total = at_state + last * to_next, at_total + last * a_tile
+            carry_over(backs, totals, at_last, last_total, -to_next, -a_tile, last - part, to_other, other - own, mine, a, g)
+            if not saved:
+                read_states(start, at_state, to_other, starts, starts, h_0)
+                carry_over(ends, totals, at_state, at_total, to_next, a_tile, part, to_other, other - own, mine, a, h_0)
         ask_states(coming, states_on_way, borders, (channel + own) * state + 4 * quarter, to_other, mine)
         before_own, before_other = ZERO, ZERO
         if not saved:
@@ -393,8 +429,8 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
                 four(coming, states_on_way + 128, h, 4)
             if not saved and mine:  # elsewhere 0 · ∞, where ΣΔ is beyond float32
                 for j in unroll(4):
-                    h[j] += exp2(before_own * a[j]) * start[j]
-                    h[4 + j] += exp2(before_other * a[4 + j]) * start[4 + j]
+                    h[j] += exp2(before_own * a[j]) * h_0[j]
+                    h[4 + j] += exp2(before_other * a[4 + j]) * h_0[4 + j]
             for i in unroll(2):
                 for j in unroll(4):
                     raw[4 * i + j] += bias[i]

@@ -15,6 +15,7 @@ from ssm_kernels.unrolling import unroll, unrolled
 
 THREADS = 128
 AHEAD = 16  # chunks that are read at a time, while those before are carried
+MOST_BY_THEMSELVES = 50  # chunks on the way back, over which its blocks carry by themselves
 
 
 def signature() -> Any:

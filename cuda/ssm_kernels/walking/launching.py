@@ -19,7 +19,7 @@ from ssm_kernels.choosing import (
 from ssm_kernels.description import Scan, either, on_16_bytes, options_of
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.shares import add_up, of_channels
-from ssm_kernels.variant import RETURNS, Variant
+from ssm_kernels.variant import CARRIED, RETURNS, STARTS, Variant
 from ssm_kernels.walking import carry, middles, parts
 from ssm_kernels.walking.chunks import BACK, FORTH, chunk_of
 from ssm_kernels.walking.summary import Ways
@@ -144,31 +144,32 @@ def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=No
     options = options_of(scan, False)
     sizes = (batch, dim, length, state, *scan.per_group, chunk)
     grid, threads = (batch * blocks, chunks, 1), (parts.threads(parts.WARPS), 1, 1)
-    borders, before, ends, backs, follows = saved, nothing, None, grad_last_state, False  # another launch of these
+    borders, before, ends, backs, totals, follows = saved, nothing, None, None, nothing, False
+    carried = chunks > carry.MOST_BY_THEMSELVES
     if saved is None:
         borders, before = allocate((tiles, batch, dim, state), real), allocate((tiles, batch, dim), real)
         ends = allocate((chunks, batch, dim, state), real)
     elif parts.saved_every(v.dtype) != parts.SHORT.steps:
-        borders = allocate((tiles, batch, dim, state), real)
+        borders, follows = allocate((tiles, batch, dim, state), real), True
         of_time = -(-length // middles.CHUNK)
         walking_middles_kernel(v.dtype, parts.WARPS).compiled()((grid[0], of_time, 1), threads, stream, (
             scan.u, scan.delta, scan.A, scan.B, bias, saved, borders, options, *sizes[:5],
         ))  # fmt: skip
-        follows = True
     if saved is None or chunks > 1:
         backs, totals = allocate((chunks, batch, dim, state), real), allocate((chunks, batch, dim), real)
-        ways = Ways(forth=saved is None, back=chunks > 1, bordered=saved is None)
+        ways, follows = Ways(forth=saved is None, back=chunks > 1, bordered=saved is None), True
         summarize(scan, ways, (grid[0], chunks if ways.forth else chunks - 1, 1), stream, (
             scan.u, scan.delta, scan.A, scan.B, scan.C, z, bias, grad_y, borders, before, either(ends, nothing), backs,
             totals, options, *sizes,
         ))  # fmt: skip
-        carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
-        follows = True
-    options |= RETURNS if backs is not None else 0
+        if carried:
+            carry_on(scan, grad_last_state, ends, backs, totals, chunks, stream)
+    options |= (STARTS if scan.initial_state is not None else 0) | (RETURNS if grad_last_state is not None else 0)
     walking_adjoint_kernel(v.dtype, parts.WARPS, saved is not None).compiled()(grid, threads, stream, (
-        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before, either(ends, nothing),
-        either(backs, nothing), grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B, shares_C,
-        shares_D, shares_bias, options, *sizes,
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, grad_y, borders, before,
+        either(scan.initial_state, nothing), either(grad_last_state, nothing), either(ends, nothing),
+        either(backs, nothing), totals, grads.u, grads.delta, either(grads.z, nothing), leaving, shares_A, shares_B,
+        shares_C, shares_D, shares_bias, options | (CARRIED if carried else 0), *sizes,
     ), early=follows)  # fmt: skip
     pending = [
         (real, M, shares, target, batch * group, blocks // group, state * length)
