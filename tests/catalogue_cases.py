@@ -17,7 +17,8 @@ class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
     By walking, in chunks of so many steps, if `chunk` is given, forward by such a `team`, if there is one, and back
-    from states that are saved, if it is `saving`. With `step` a step of decoding, these the dtypes of its arrays.
+    from states that are saved, if it is `saving`, or over chunks that a launch has `carried` over. With `step` a step
+    of decoding, these the dtypes of its arrays.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Case(NamedTuple):
     chunk: int | None = None
     team: Any = None
     saving: bool = False
+    carried: bool = False
     step: tuple[str, ...] | None = None
 
 
@@ -37,7 +39,7 @@ def cases() -> Iterator[Case]:
     """
     from ssm_kernels import catalogue, choosing
     from ssm_kernels.intrinsics import ITEMSIZE
-    from ssm_kernels.walking.teams import TEAMS
+    from ssm_kernels.walking.teams import teams_for
 
     rows = [given for table in (catalogue.FORWARD, catalogue.BORDERS, catalogue.BACKWARD) for given in table.values()]
     for given in [row for i, row in enumerate(rows) if row not in rows[:i]]:
@@ -55,12 +57,14 @@ def cases() -> Iterator[Case]:
         in_chunks = [(64, None, False)]
         if ITEMSIZE[dtype] == 4:  # of 16-bit numbers states are saved for one chunk alone
             in_chunks.append((64, None, True))
-        for chunk, team, saving in [*in_chunks, *product([1024], [None, *TEAMS], [False, True])]:
+        for chunk, team, saving in [*in_chunks, *product([1024], [None, *teams_for(ITEMSIZE[dtype])], [False, True])]:
             options = {"dim": 128, "length": 136, "state": 16, "groups_B": 2, "dtype": dtype}
             title = f"by walking, {dtype}, chunks of {chunk}"
-            title += f", helped, {team.held} states a lane, tiles of {team.steps}" if team else ""
+            title += f", helped by {team.warps}, {team.held} states a lane, tiles of {team.steps}" if team else ""
             title += ", from saved states" if saving else ""
             yield Case(title, None, None, options, chunk, team, saving)
+            if chunk == 64 and not saving:
+                yield Case(f"{title}, carried over", None, None, options, chunk, carried=True)
     for dtypes in catalogue.STEPS:
         yield Case(f"a step of {' '.join(dtypes)}", None, None, {}, step=dtypes)
 
@@ -79,7 +83,7 @@ def arrays_of(dtype: str, **options: Any) -> dict[str, Any]:
 @contextmanager
 def chosen(case: Case) -> Iterator[None]:
     from ssm_kernels import description
-    from ssm_kernels.walking import launching
+    from ssm_kernels.walking import carry, launching
 
     with ExitStack() as stack:
         for module, name, value in (
@@ -89,6 +93,8 @@ def chosen(case: Case) -> Iterator[None]:
         ):
             if value is not None:
                 stack.enter_context(mock.patch.object(module, name, return_value=value))
+        if case.carried:
+            stack.enter_context(mock.patch.object(carry, "MOST_BY_THEMSELVES", 1))
         if case.chunk is not None:
             stack.enter_context(mock.patch.object(launching, "team_for", return_value=case.team))
         yield

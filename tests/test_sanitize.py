@@ -18,7 +18,7 @@ def test_every_kernel_of_the_catalogue_is_launched(monkeypatch):
 
     def noted(kernel):
         launched.append(kernel.kernel)
-        return lambda *launch: None
+        return lambda *launch, **early: None
 
     monkeypatch.setattr(choosing.Compilable, "compiled", noted)
     for case in CASES.values():

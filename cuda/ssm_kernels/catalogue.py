@@ -12,10 +12,11 @@ from typing import Any
 
 from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
+from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import Variant
 from ssm_kernels.walking.parts import SHORT, WARPS, saved_every
 from ssm_kernels.walking.summary import Ways
-from ssm_kernels.walking.teams import H100, TEAMS
+from ssm_kernels.walking.teams import H100, teams_for
 
 ORDINARY: dict[str, Any] = {
     "batch": 8, "dim": 2048, "length": 2048, "state": 16, "dtype": "float32", "is_complex": False,
@@ -110,7 +111,7 @@ def by_walking() -> Iterator[Compilable]:
     for dtype in WALKING:
         for every in (0, saved_every(dtype)):
             yield choosing.walking_forward_kernel(dtype, WARPS, every)
-        for team, every in product(TEAMS, (0, saved_every(dtype))):
+        for team, every in product(teams_for(ITEMSIZE[dtype]), (0, saved_every(dtype))):
             yield choosing.walking_helped_kernel(dtype, team, every)
         for ways in (Ways(), Ways(bordered=True), Ways(back=True, bordered=True)):
             yield choosing.walking_summary_kernel(dtype, ways, WARPS)

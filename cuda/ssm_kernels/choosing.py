@@ -261,7 +261,8 @@ def walking_forward_kernel(dtype: str, warps: int, every: int) -> Compilable:
 
 @cache
 def walking_helped_kernel(dtype: str, team: Team, every: int) -> Compilable:
-    name = f"forward, helped, {team.held} a lane, tiles of {team.steps}{', that saves states' if every else ''}"
+    name = f"forward, helped by {team.warps}, {team.held} a lane, tiles of {team.steps}"
+    name += ", that saves states" if every else ""
     kernel, signature = helped.kernel(dtype, team, every), helped.signature(dtype)
     found = by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
     return replace(found, tight=True)

@@ -51,10 +51,8 @@ def kernel(shares: str, narrow: str, aligned: bool, early: bool) -> Any:
     @inline
     @unrolled
     def read(p, at, rows, size, first, out):
-        """Of the rows from `first` on every fourth, of which there may be none left."""
+        """Of the rows from `first` on every fourth, of those that there are."""
         for r in unroll(AHEAD):
-            for i in unroll(width):
-                out[r * width + i] = ZERO
             if first + r * WARPS < rows:
                 if wide:
                     word = load_wide(p, at + (first + r * WARPS) * size)
@@ -100,8 +98,9 @@ def kernel(shares: str, narrow: str, aligned: bool, early: bool) -> Any:
             for group in range(warp, rows, GROUP):
                 read(p, at, rows, size, group, words)
                 for r in unroll(AHEAD):
-                    for i in unroll(width):
-                        x[i] += words[r * width + i]
+                    if group + r * WARPS < rows:
+                        for i in unroll(width):
+                            x[i] += words[r * width + i]
         to = warp * OF_BLOCK + (tid & 31) * width
         if four:
             put(parts, to, (x[0], x[1], x[2], x[3]))

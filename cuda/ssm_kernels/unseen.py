@@ -32,7 +32,7 @@ class Unseen:
                 self.hidden.append((array, written, array[written]))
                 array[written] = np.nan if array.dtype.kind in "fc" else 0x7FFF
         for array in arguments:
-            if isinstance(array, np.ndarray):
+            if isinstance(array, np.ndarray) and array.flags.writeable:
                 self.before.setdefault(array.ctypes.data, (array, array.copy()))
 
     def wait(self) -> None:

@@ -14,7 +14,7 @@ on the way forth and for Āg on the way back. No step's state is written anywher
 is taken three times, of one step in four twice.
 
 With N = 16 states, one chunk and M = dim channels, per (b, d, t): bytes 4 (9 + 7N/64 + (2N + 5)/16 + 2N/M),
-exponentials 48, FLOPs 531 + 1/16 + 2N/64 − 2N/M, and half of one more where softplus takes what is negative, half of
+exponentials 48, FLOPs 531 + 1/16 + 2N/64 + 6N/M, and half of one more where softplus takes what is negative, half of
 one less elsewhere.
 
 Claims ADJ-1 to ADJ-7, ADJ-9, ADJ-11, ADJ-12, SCAN-15.
@@ -46,5 +46,5 @@ RUNG = Rung(
     launch=launcher(run),
     bytes=lambda b, d, t, N: 4 * b * d * t * (9 + 7 * N / BLOCK + (2 * N + 5) / parts.SHORT.steps + 2 * N / d),
     exponentials=lambda b, d, t, N: b * d * t * 48,
-    flops=lambda b, d, t, N: b * d * t * (531 + 1 / 16 + 2 * N / BLOCK - 2 * N / d),
+    flops=lambda b, d, t, N: b * d * t * (531 + 1 / 16 + 2 * N / BLOCK + 6 * N / d),
 )

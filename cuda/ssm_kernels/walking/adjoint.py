@@ -398,7 +398,9 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
         else:
             read_states(arriving, at_state, to_other, returns, returns, g)
             at_last, last_total = at_state + last * to_next, at_total + last * a_tile
-            carry_over(backs, totals, at_last, last_total, -to_next, -a_tile, last - part, to_other, other - own, mine, a, g)
+            carry_over(
+                backs, totals, at_last, last_total, -to_next, -a_tile, last - part, to_other, other - own, mine, a, g
+            )
             if not saved:
                 read_states(start, at_state, to_other, starts, starts, h_0)
                 carry_over(ends, totals, at_state, at_total, to_next, a_tile, part, to_other, other - own, mine, a, h_0)

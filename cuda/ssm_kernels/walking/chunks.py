@@ -1,12 +1,13 @@
-"""How time is cut: by a model of how long the fullest multiprocessor takes.
+"""How time is cut: by a model of how long the blocks of all channels and chunks take.
 
-Blocks of channels times chunks of time are spread over the multiprocessors, each of which walks so many steps a second,
-however its blocks share them. So the time is that of the fullest: twelve blocks on each of 132 take as long as eleven
-on most and twelve on one.
+Each walks so many steps, and the next one begins where one has ended: short last chunks fill what is left. On the way
+forward a multiprocessor walks so many steps a second, however its blocks share them; on the way back each of its two
+blocks takes as long alone. A first pass over the chunks goes the first way, and spares one that nobody asks for.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache
 from math import ceil
 from typing import NamedTuple
@@ -15,30 +16,46 @@ from ssm_kernels.walking.parts import LONG
 
 LEAST, RANGE = 64, 4096  # steps of the shortest chunk, and by so many more of the longest
 MOST_CHUNKS = 65535  # a grid's second dimension
-BUSY = 2  # blocks that keep a multiprocessor busy; one alone takes as long
-BEGINNING = 20  # steps in whose time a chunk begins and ends
-IN_ONE = 0.9  # of the time, where a single chunk leaves out what carries over chunks
+BEGINNING = 8  # steps in whose time a chunk begins
+IN_ONE = 0.95  # of the time, where a single chunk leaves out what carries over chunks
 
 
 class Room(NamedTuple):
-    """What a multiprocessor has room for: so many blocks at a time.
+    """What a multiprocessor has room for: so many blocks side by side; 1 if they share it.
 
-    They begin, and end, `apart` by this part of a chunk: meanwhile it is not busy.
+    Attributes:
+        busy: where they share it, fewer than so many take as long.
+        apart: by this part of a chunk they begin, and end, one after the other.
+        first: what a step of the first pass takes, where blocks share, in terms of these.
+        spared: the chunk without a first pass, "first" or "last", if there is one.
     """
 
     blocks: int
+    busy: float
     apart: float
+    first: float
+    spared: str = ""
 
 
-FORTH, BACK = Room(3, 0.5), Room(2, 0.1)
+FORTH = Room(1, 2.2, 0.1, 0.7, "last")
+BACK, BACK_FROM_SAVED = Room(2, 2, 0.03, 0.8), Room(2, 2, 0, 0.15, "first")
 
 
-def fullest(blocks: int, length: int, chunk: int, processors: int) -> float:
-    """Chunks on the fullest multiprocessor, `blocks` of each; the last, shorter, one counts as part of one."""
-    whole, rest = divmod(length, chunk)
-    each, more = divmod(blocks * whole, processors)
-    last = ceil(blocks / (processors - more)) * rest / chunk  # on those that have no more than `each`
-    return max(each + (more > 0), each + last, (blocks * length / chunk) / processors)
+def makespan(jobs: int, steps: int, later: int, shorter: int, servers: int) -> int:
+    """When so many jobs are done, and then later ones of fewer steps, each by the server that is free first."""
+    rounds, ahead = divmod(jobs, servers)
+    early, late = rounds * steps, (rounds + 1) * steps  # when servers are free, `ahead` of them late
+    begins, end = ((early, late), late) if ahead else ((early,), early)
+    if later == 0:
+        return end
+
+    def done(time: int) -> int:
+        return (servers - ahead) * ((time - early) // shorter) + ahead * (max(time - late, 0) // shorter)
+
+    def last(begin: int) -> int:
+        return begin + shorter * bisect_left(range(later), later, key=lambda k: done(begin + k * shorter))
+
+    return max(end, min(map(last, begins)))
 
 
 @cache
@@ -48,11 +65,20 @@ def chunk_of(blocks: int, length: int, processors: int, room: Room) -> int:
     Chunks are long tiles, which in float32 begin with a line of the cache each.
     """
 
+    def passing(chunk: int, whole: int, rest: int, side_by_side: int) -> float:
+        steps = chunk + BEGINNING
+        end = makespan(blocks * whole, steps, blocks * (rest > 0), rest + BEGINNING, side_by_side * processors)
+        return max(end, room.busy * steps) if side_by_side == 1 and whole > 0 else end
+
     def time(chunk: int) -> float:
-        load = max(fullest(blocks, length, chunk, processors), BUSY)
-        if round(load) % room.blocks == 1:  # a last one alone; after many rounds they are out of step anyway
-            load += 1 / round(load)
-        return (load * (chunk + BEGINNING) + room.apart * chunk) * (IN_ONE if chunk >= length else 1)
+        whole, rest = divmod(length, chunk)
+        second = passing(chunk, whole, rest, room.blocks) + room.apart * chunk
+        if room.spared == "last" and rest > 0:
+            rest = 0
+        elif room.spared:
+            whole -= 1
+        first = passing(chunk, whole, rest, 1)
+        return (second + room.first * first) * (IN_ONE if chunk >= length else 1)
 
     tile = LONG.steps
     least = max(LEAST, ceil(length / (MOST_CHUNKS * tile)) * tile)

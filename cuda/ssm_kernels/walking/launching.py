@@ -21,12 +21,9 @@ from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import CARRIED, RETURNS, STARTS, Variant
 from ssm_kernels.walking import carry, middles, parts
-from ssm_kernels.walking.chunks import BACK, FORTH, chunk_of
+from ssm_kernels.walking.chunks import BACK, BACK_FROM_SAVED, FORTH, Room, chunk_of
 from ssm_kernels.walking.summary import Ways
 from ssm_kernels.walking.teams import Team, best_team, better_in_chunks
-
-# of so many warps of a multiprocessor the way back from saved float32 states is the faster one in one chunk
-MOST_OF_A_WAVE, A_WAVE = 5.5, 8
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -43,23 +40,22 @@ def serve_back(scan: Scan, v: Variant) -> bool:
     return serve(scan, v) and description.capability() < SMALLER_SHARED
 
 
-def chunk_for(scan: Scan, *, forward: bool) -> int:
+def chunk_for(scan: Scan, room: Room) -> int:
     """Steps of a chunk of time, where that is cut."""
     blocks = ceil(scan.batch * scan.dim / parts.channels(parts.WARPS))
-    return chunk_of(blocks, scan.length, description.processors(), FORTH if forward else BACK)
+    return chunk_of(blocks, scan.length, description.processors(), room)
 
 
 def team_for(scan: Scan) -> Team | None:
     """Who walks forward through all of time at once; None where this is better cut."""
-    channels, processors = scan.batch * scan.dim, description.processors()
-    return None if better_in_chunks(channels, scan.length, processors) else best_team(channels, processors)
+    sizes = description.processors(), ITEMSIZE[scan.dtype]
+    channels = scan.batch * scan.dim
+    return None if better_in_chunks(channels, scan.length, *sizes) else best_team(channels, *sizes)
 
 
 def chunk_from_saved(scan: Scan) -> int:
-    """Steps of a chunk on the way back where the way forward has saved states."""
-    warps = scan.batch * scan.dim / (parts.CHANNELS * description.processors())
-    nearly = ITEMSIZE[scan.dtype] == 4 and MOST_OF_A_WAVE <= warps <= A_WAVE
-    return scan.length if nearly else chunk_for(scan, forward=False)
+    """Steps of a chunk on the way back where the way forward has saved states: of 16-bit scans for one chunk alone."""
+    return scan.length if ITEMSIZE[scan.dtype] == 2 else chunk_for(scan, BACK_FROM_SAVED)
 
 
 def saved_shape(scan: Scan) -> tuple[int, ...] | None:
@@ -68,7 +64,7 @@ def saved_shape(scan: Scan) -> tuple[int, ...] | None:
     With several chunks, a first pass over them is due anyway, since what comes back to each is not known beforehand.
     The states between those that are saved of 16-bit scans would be another.
     """
-    if ITEMSIZE[scan.dtype] == 2 and chunk_from_saved(scan) < scan.length:
+    if ITEMSIZE[scan.dtype] == 2 and chunk_for(scan, BACK) < scan.length:
         return None
     return -(-scan.length // parts.saved_every(scan.dtype)), scan.batch, scan.dim, scan.state
 
@@ -107,7 +103,7 @@ def forward_in_chunks(scan, v, y, last_state, stream, allocate, saved=None, chun
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     real = "float32"
     last = last_state if last_state is not None else allocate((batch, dim, state), real)
-    chunk = chunk or chunk_for(scan, forward=True)
+    chunk = chunk or chunk_for(scan, FORTH)
     chunks = -(-length // chunk)
     nothing = scan.u
     D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
@@ -133,7 +129,7 @@ def forward_in_chunks(scan, v, y, last_state, stream, allocate, saved=None, chun
 def backward(scan, v, grad_y, grad_last_state, grads, stream, allocate, saved=None):
     batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
     of_block = parts.channels(parts.WARPS)
-    chunk = chunk_for(scan, forward=False) if saved is None else chunk_from_saved(scan)
+    chunk = chunk_for(scan, BACK) if saved is None else chunk_from_saved(scan)
     chunks, tiles, blocks = -(-length // chunk), -(-length // parts.SHORT.steps), dim // of_block
     real = "float32"
     leaving = allocate((batch, dim, state), real) if grads.initial_state is None else grads.initial_state

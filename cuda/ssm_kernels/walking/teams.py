@@ -26,6 +26,7 @@ class Team:
         ahead: whether walkers read the next four steps before they walk these, where registers are left.
         blocks: for so many a multiprocessor has room; None, if the compiler does not need to know.
         nanoseconds: that a step takes with one, two, … blocks on a multiprocessor, on an H100.
+        narrow: whether it is for 16-bit numbers alone, or for all but those; None: for all.
     """
 
     held: int
@@ -34,6 +35,7 @@ class Team:
     ahead: bool
     blocks: int | None
     nanoseconds: tuple[float, ...] = (1,)
+    narrow: bool | None = None
 
     @property
     def lanes(self) -> int:
@@ -106,22 +108,29 @@ class Team:
 
 
 TEAMS = (
-    Team(1, 4, 64, True, None, (16, 22, 30)),
-    Team(2, 4, 64, True, 2, (22, 34)),
-    Team(2, 2, 32, True, None, (27, 32, 37, 43, 49, 54)),
-    Team(4, 4, 32, False, 3, (39, 60, 85)),
-    Team(8, 4, 32, False, 2, (63, 106)),
+    Team(1, 4, 64, True, None, (16, 21.5, 30)),
+    Team(2, 4, 64, True, 2, (20.5, 33.5)),
+    Team(2, 2, 32, True, None, (26, 29.5, 35.5, 41, 48, 58), narrow=False),
+    Team(2, 2, 64, False, None, (19.5, 24.5, 30.5, 35.5, 44), narrow=True),
+    Team(2, 4, 32, True, None, (28, 37, 50)),
+    Team(4, 4, 32, False, 3, (38, 57, 83)),
+    Team(8, 4, 32, False, 2, (60, 103)),
 )
 # nanoseconds on an H100 too: of a step of a channel in chunks, on all multiprocessors, and before and after all steps
-IN_CHUNKS, ALL_CHUNKS, A_TEAM = 0.0129, 19_000, 5_000
+IN_CHUNKS, ALL_CHUNKS, A_TEAM = 0.0111, 20_000, 9_000
 H100 = 132  # its multiprocessors
 
 
-def best_team(channels: int, processors: int) -> Team:
-    return min(TEAMS, key=lambda team: team.time(channels, processors))
+def teams_for(itemsize: int) -> tuple[Team, ...]:
+    """Of numbers of so many bytes."""
+    return tuple(team for team in TEAMS if team.narrow in (None, itemsize == 2))
 
 
-def better_in_chunks(channels: int, length: int, processors: int) -> bool:
+def best_team(channels: int, processors: int, itemsize: int) -> Team:
+    return min(teams_for(itemsize), key=lambda team: team.time(channels, processors))
+
+
+def better_in_chunks(channels: int, length: int, processors: int, itemsize: int) -> bool:
     """Whether chunks of time are faster, though the states are walked through twice."""
     in_chunks = IN_CHUNKS * channels * length * H100 / processors + ALL_CHUNKS
-    return in_chunks < best_team(channels, processors).time(channels, processors) * length + A_TEAM
+    return in_chunks < best_team(channels, processors, itemsize).time(channels, processors) * length + A_TEAM
