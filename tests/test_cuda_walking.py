@@ -496,6 +496,33 @@ def test_a_decay_of_minus_infinity_times_zero_is_noticed(monkeypatch):
     assert np.isnan(last_state_off(1))
 
 
+def gradients_where_a_state_is_forgotten(decay):
+    """Back over four chunks, by blocks that read two at a time."""
+    problem = walking_problem("float32", length=52)
+    A = problem.A.copy()
+    A[:, 3] = decay
+    with by_walking():
+        found = launched(scan, replace(problem, A=A), "float32", *cotangents(problem, "float32"))
+    return dict(zip(Gradients._fields, found[2:], strict=True))
+
+
+def same_gradients():
+    """Whether an A that log₂e takes beyond float32 gives what another one does by which nothing is left."""
+    beyond, far = map(gradients_where_a_state_is_forgotten, (np.finfo(np.float32).min, -1e30))
+    return all(np.array_equal(beyond[name], far[name]) for name in ("u", "B", "C", "D", "z"))
+
+
+def test_a_state_that_is_forgotten_at_once_leaves_the_others_alone():
+    assert same_gradients()
+
+
+@in_the_simulator
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_chunk_that_is_not_there_times_infinity_is_noticed(monkeypatch):
+    monkeypatch.setattr(choosing, "adjoint", edited(adjoint, "LEAST if a[i] < LEAST else a[i]", "a[i]"))
+    assert not same_gradients()
+
+
 def test_by_walking_through_the_door():
     arguments = random_arguments(3, batch=1, dim=parts.channels(WALKING_WARPS), length=8, state=8, dtype="float32")
     problem = make_problem(**arguments)
