@@ -71,7 +71,6 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
     load_real, store_real = access("float32").load, access("float32").store
     _, store_four = short_access(dtype, 4)
     put, fold = shared_store("float32"), folding(2)
-    LEAST = np.float32(np.finfo(np.float32).min)
     ZERO, ONE, LN_2 = np.float32(0), np.float32(1), np.float32(math.log(2))
     real_t = types.float32
     THREADS, ADDED, OVER = threads(warps), 8 * CHUNKS, 2 * CHUNKS
@@ -353,8 +352,6 @@ def kernel(dtype: str, warps: int, saved: bool) -> Any:
 
         read_states(A, (first + own) * state + 4 * quarter, to_other, mine, mine, a)
         prepared(a)
-        for i in unroll(8):
-            a[i] = LEAST if a[i] < LEAST else a[i]  # of chunks that are not there 0 · a is 0
         last, at_total = types.int64(cuda.gridDim.y) - 1, b * dim + first + own
         at_state = at_total * state + 4 * quarter
         a_tile = batch * dim  # of what has a row for each tile or chunk, from one to the next, and of states

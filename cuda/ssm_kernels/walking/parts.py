@@ -206,6 +206,7 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     STEPS, COPY_TURNS = tile.steps, COPIES * OF_WARP // WARP
     WORD, LANES = tile.lanes - 1, (tile.lanes - 1).bit_length()
     ZERO, LOG2_E = np.float32(0), np.float32(math.log2(math.e))
+    LEAST = np.float32(np.finfo(np.float32).min)
     softplus, sigmoid = arithmetic("float32", False).softplus, arithmetic("float32", False).sigmoid
     packed = packed_access(dtype)
     load_four, numbers_of = packed.load, packed.opened
@@ -316,9 +317,10 @@ def parts(dtype: str, warps: int, tile: Tile) -> Parts:
     @inline
     @unrolled
     def prepared(a):
-        """A so that e^{ΔA} is 2^{Δa}."""
+        """A so that e^{ΔA} is 2^{Δa}, and 0 · a is 0: of chunks that are not there, and where Δ is 0."""
         for i in unroll(8):
             a[i] = a[i] * LOG2_E
+            a[i] = LEAST if a[i] < LEAST else a[i]
 
     @inline
     @unrolled
