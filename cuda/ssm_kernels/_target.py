@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from typing import Any, no_type_check
+from typing import Any, Protocol, no_type_check
 
 import numpy as np
 from numba import cuda, types
@@ -75,16 +75,28 @@ def jit(*args: Any, **options: Any) -> Callable[..., Any]:
     return cuda.jit(*args, **options)
 
 
-Launchable = Callable[..., None]
+class Launchable(Protocol):
+    """A kernel on the current device. An `early` launch may begin before the one before it in the stream has ended.
+
+    That one is of the same scan, so that what the kernel reads before it waits was there before both.
+    """
+
+    def __call__(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        stream: Any,
+        arguments: tuple[Any, ...],
+        early: bool = False,
+    ) -> None: ...
 
 
 @no_type_check
 def compiled(function: Any, signature: Any, shared_bytes: int = 0, **options: Any) -> Launchable:
-    """A kernel of pointers and int64, as (grid, block, stream, arguments, early=False) → None, for the current device.
+    """A kernel of pointers and int64.
 
     Pointers are passed as addresses. What is compiled is kept on disk. `shared_bytes` is the dynamic shared memory, and
-    the options are `cuda.jit`'s. An `early` launch may begin before the one before it in the stream has ended:
-    :func:`ssm_kernels.intrinsics.next_may_begin`.
+    the options are `cuda.jit`'s.
     """
     if SIMULATED:
         return simulated_kernel(function, shared_bytes)

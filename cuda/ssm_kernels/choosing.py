@@ -297,7 +297,7 @@ def walking_carry_kernel() -> Compilable:
 
 
 @cache
-def sum_kernel(shares: str, narrow: str, aligned: bool, early: bool = False) -> Compilable:
+def sum_kernel(shares: str, narrow: str, aligned: bool, early: bool) -> Compilable:
     arithmetic = "float64" if shares in ("float64", "complex128") else "float32"
     kernel = sums.kernel(shares, narrow, aligned, early)
     name = f"sums {shares} {narrow}{'' if aligned else ', one by one'}{', early' if early else ''}"

@@ -19,9 +19,9 @@ zero. What was asked for since the last `commit_async` is a group. `wait_async` 
 for all but the last group; other threads see the copies after a barrier too. In the twin there is NaN until then.
 `staging(dtype)` is such a copy past the first-level cache too, and a load of four elements that widens them.
 
-A kernel may begin while the launch before it still runs, from Hopper on: `next_may_begin` says that all of its blocks
-have come so far that the next may. That one reads nothing that a launch of the same scan has written, and writes
-nothing, before `wait_for_launches`: after it all launches before are done, and what they wrote is seen.
+From Hopper on an early launch (:class:`ssm_kernels._target.Launchable`) begins when every block of the one before has
+called `next_may_begin`, or ended. It writes nothing, and reads nothing that the scan's other launches have written,
+before `wait_for_launches`: then these are done, and what they have written is seen.
 
 `meeting(threads)` is a barrier of a block's so many threads to which warps may come from different places of the code;
 `syncthreads` is one place, and all must come to it.

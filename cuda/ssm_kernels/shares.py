@@ -34,7 +34,7 @@ def of_channels(grads, rows, dim, state, number, precision, allocate):
 def add_up(pending, stream, early=False):
     """Sums of shares of the same dtype go into one launch, first those of channels, whose rows are the most.
 
-    They may begin `early`, as :func:`ssm_kernels.intrinsics.next_may_begin` says, where they follow a launch of ours.
+    They may be launched `early` where they follow a launch of the same scan.
     """
     groups = {}
     for dtype, total_dtype, *sum_ in pending:
