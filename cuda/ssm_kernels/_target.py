@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, no_type_check
+from typing import Any, Protocol, no_type_check, runtime_checkable
 
 import numpy as np
 from numba import cuda, types
@@ -75,6 +75,7 @@ def jit(*args: Any, **options: Any) -> Callable[..., Any]:
     return cuda.jit(*args, **options)
 
 
+@runtime_checkable
 class Launchable(Protocol):
     """A kernel on the current device. An `early` launch may begin before the one before it in the stream has ended.
 
