@@ -16,10 +16,13 @@ torch = pytest.importorskip("torch")
 from ssm_edu.torch import selective_scan_fn  # noqa: E402
 
 SHAPE = {"batch": 2, "dim": 6, "length": 70, "dtype": "float32"}
+# several launches each way, most of which begin while the one before them ends, from Hopper on
+IN_CHUNKS = SHAPE | {"batch": 1, "dim": 64, "length": 4096, "state": 16}
+each_shape = pytest.mark.parametrize("shape", [SHAPE, IN_CHUNKS], ids=["", "in chunks"])
 
 
-def tensors(seed, device="cuda"):
-    arrays = random_arguments(seed, **SHAPE)
+def tensors(seed, device="cuda", shape=SHAPE):
+    arrays = random_arguments(seed, **shape)
     return {n: torch.from_numpy(x).to(device).requires_grad_() for n, x in arrays.items() if isinstance(x, np.ndarray)}
 
 
@@ -38,8 +41,9 @@ def assert_same(found, right):
         assert torch.equal(left.cpu(), expected.cpu())
 
 
-def test_a_cuda_graph_replays_with_other_data():
-    kwargs, others = tensors(0), tensors(1)
+@each_shape
+def test_a_cuda_graph_replays_with_other_data(shape):
+    kwargs, others = tensors(0, shape=shape), tensors(1, shape=shape)
     first, right = step(kwargs), step(others)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -58,8 +62,9 @@ def test_a_cuda_graph_replays_with_other_data():
     assert_same(captured, right)
 
 
-def test_two_streams_do_not_meet():
-    problems = [tensors(seed) for seed in (0, 1)]
+@each_shape
+def test_two_streams_do_not_meet(shape):
+    problems = [tensors(seed, shape=shape) for seed in (0, 1)]
     right = [step(kwargs) for kwargs in problems]
     torch.cuda.synchronize()
     streams, found = [torch.cuda.Stream() for _ in problems], []
