@@ -1,6 +1,7 @@
 """The simulator: every broken kernel fails with its message, every correct one passes under drawn schedules."""
 
 import doctest
+import gc
 import math
 import os
 import random
@@ -705,6 +706,68 @@ def half_of_a_local_word(out):
 
 def test_half_of_a_local_word_is_not_all_of_it():
     assert "[0] of local array `words`" in raised(UninitialisedRead, half_of_a_local_word, np.zeros(1), threads=1)
+
+
+@cuda.jit
+def local_elements(out, i):
+    words = cuda.local.array(3, float32)
+    words[0], words[np.int64(1)] = 1.1, np.float64(2)
+    out[0], out[1] = words[np.uint8(0)], words[1]
+    words[1:] = words[:1][0] + 3
+    out[2], out[3] = words[1], words.size
+    words[i] = 5
+    out[4] = words[2] + len(words)
+
+
+@pytest.mark.parametrize(("i", "words"), [(2, None), (3, "[3]"), (-1, "[-1]"), (np.int32(-3), "[-3]")])
+def test_local_elements_are_of_the_arrays_dtype_and_the_same_in_slices(i, words):
+    out = np.zeros(5)
+    if words is None:
+        ran(local_elements, out, i, threads=1)
+        assert list(out) == [np.float32(1.1), 2, np.float32(1.1) + np.float32(3), 3, 8]
+    else:
+        assert f"{words} of local array `words` (3,) float32" in raised(OutOfBounds, local_elements, out, i, threads=1)
+
+
+@cuda.jit
+def another_local_element(out, i):
+    words = cuda.local.array(2, float32)
+    words[0] = 1
+    out[0] = words[i]
+
+
+def test_a_local_element_that_was_not_written():
+    out = np.zeros(1)
+    assert "[1] of local array `words`" in raised(UninitialisedRead, another_local_element, out, 1, threads=1)
+    ran(another_local_element, out, 1, threads=1, uninitialised="poison")
+    assert np.isnan(out[0])
+    ran(another_local_element, out, 0, threads=1, uninitialised="poison")
+    assert out[0] == 1
+    with pytest.raises(TypeError, match="indexed with a bool"):
+        ran(another_local_element, out, True, threads=1)
+    ran(another_local_element, out, -2, threads=1, wraparound=True)
+    assert out[0] == 1
+
+
+@cuda.jit
+def much_to_know(x, n):
+    tile = cuda.shared.array(6400, float32)
+    for i in range(cuda.threadIdx.x, n, 32):
+        tile[i] = x[i]
+        x[i] = tile[i]
+
+
+def test_a_launch_leaves_no_accesses_for_the_search_for_cycles():
+    x = np.zeros(6400)
+    gc.collect()
+    before = len(gc.get_objects())
+    gc.disable()
+    try:
+        ran(much_to_know, x, x.size)
+        left = len(gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert left < x.size // 2, "of each element more than one access was known"
 
 
 @cuda.jit

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import index as whole
-from types import EllipsisType
-from typing import Any, no_type_check
+from types import CodeType, EllipsisType
+from typing import TYPE_CHECKING, Any, no_type_check
 
 import numpy as np
 
-from ssm_edu.testing.simulator.errors import OutOfBounds, caller, place
+from ssm_edu.testing.simulator.errors import OutOfBounds, assigned_name, caller, place
 from ssm_edu.testing.simulator.memory import Memory, address
+
+if TYPE_CHECKING:
+    from ssm_edu.testing.simulator.launch import Launch
 
 PARTIAL = (slice, EllipsisType, type(None), str)
 INTEGERS: frozenset[Any] = frozenset({int, *(np.dtype(code).type for code in np.typecodes["AllInteger"])})
@@ -21,7 +24,7 @@ class Array:
     """A view of a :class:`Memory` with the part of NumPy's interface that Numba's CUDA target has."""
 
     __slots__ = (
-        "_data", "_length", "_memory", "_offset", "_stride", "_watched",
+        "_data", "_launch", "_length", "_memory", "_offset", "_stride", "_type", "_values", "_watched", "_where",
         "dtype", "itemsize", "ndim", "shape", "size", "strides",
     )  # fmt: skip
 
@@ -186,3 +189,67 @@ class Array:
 
     def view(self, dtype: Any) -> Array:
         return self._view(self._data.view(self._memory.launch.numpy_dtype(dtype)))
+
+
+@no_type_check
+class Registers(Array):
+    """A thread's own array of one dimension, of which nothing but elements was asked so far.
+
+    They cannot race, so that a list says it all, in half of the time: None is unwritten. When anything else is asked,
+    or an error is to be told, it becomes an :class:`Array`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, launch: Launch, where: tuple[CodeType, int], length: int, dtype: np.dtype) -> None:
+        self._launch = launch
+        self._where = where
+        self._length = length
+        self._type = dtype.type
+        self._values = [None] * length
+        self.dtype = dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        if index.__class__ is int and 0 <= index < self._length:
+            value = self._values[index]
+            if value is not None:
+                return value
+        elif index.__class__ in INTEGERS and index.__class__ is not int:
+            return self[whole(index)]
+        self._become_memory()
+        return self[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if index.__class__ is int and 0 <= index < self._length:
+            self._values[index] = value if value.__class__ is self._type else cast(value, self.dtype)
+        elif index.__class__ in INTEGERS and index.__class__ is not int:
+            self[whole(index)] = value
+        else:
+            self._become_memory()
+            self[index] = value
+
+    def _become_memory(self) -> None:
+        launch, values = self._launch, self._values
+        like = launch.allocate(local_title(*self._where), (self._length,), self.dtype, races=False)
+        self.__class__ = Array  # type: ignore[assignment]
+        Array.__init__(self, like._data, like._memory)
+        for i, value in enumerate(values):
+            if value is not None:
+                self[i] = value
+
+    def __getattr__(self, name: str) -> Any:
+        self._become_memory()
+        return getattr(self, name)
+
+
+@no_type_check
+def local_title(code: CodeType, lasti: int) -> str:
+    return f"local array `{assigned_name(code, lasti) or '?'}`"
+
+
+@no_type_check
+def cast(value: Any, dtype: np.dtype) -> Any:
+    """As an array of that dtype takes it."""
+    one = np.empty(1, dtype)
+    one[0] = value
+    return one[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, no_type_check
 import numpy as np
 from numba.cuda.simulator.kernelapi import FakeCUDAAtomic, FakeCUDAModule
 
-from ssm_edu.testing.simulator.array import Array
+from ssm_edu.testing.simulator.array import Array, Registers, local_title
 from ssm_edu.testing.simulator.errors import KernelError, WarpError, assigned_name, place
 from ssm_edu.testing.simulator.memory import Memory, poison
 from ssm_edu.testing.simulator.warp import DOWN, FULL, IDX, UP, XOR, lanes_of
@@ -78,8 +78,11 @@ class Local:
 
     def array(self, shape: Any, dtype: Any, alignment: int | None = None) -> Array:
         frame = sys._getframe(1)
-        title = f"local array `{assigned_name(frame.f_code, frame.f_lasti) or '?'}`"
-        return self.launch.allocate(title, shape_of(shape), self.launch.numpy_dtype(dtype), races=False)
+        where = frame.f_code, frame.f_lasti
+        shape, dtype = shape_of(shape), self.launch.numpy_dtype(dtype)
+        if len(shape) == 1 and not dtype.names and self.launch.options.watch is None:
+            return Registers(self.launch, where, shape[0], dtype)
+        return self.launch.allocate(local_title(*where), shape, dtype, races=False)
 
 
 @no_type_check

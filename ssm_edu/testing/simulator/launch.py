@@ -82,8 +82,7 @@ class Launch:
         with np.errstate(all="ignore"), standing_in_for_cuda(self.module):  # a GPU does not warn of overflow and NaN
             context = contextvars.copy_context()
             for number in order:
-                with garbage_kept():
-                    Block(self, blocks[number], points).run(kernel.fn, fake, context)
+                Block(self, blocks[number], points).run(kernel.fn, fake, context)
         for write_back in after:
             write_back()
 
@@ -138,6 +137,11 @@ class Launch:
         if self.options.watch is not None:
             self.options.watch(arrived(self.current))
         return self.hub.switch()
+
+    def forget(self) -> None:
+        """What is known of accesses. It leads back to the launch, and would stay until cycles are searched for."""
+        for _, memory in self.memories.values():
+            memory.forget()
 
     def step_back(self, changed: Any) -> None:
         if changed:
@@ -221,10 +225,11 @@ def simulated(
         if running:
             return kernel.fn(*args)
         running.append(Launch(options))
-        try:
-            return running[0].run(kernel, args)
-        finally:
-            running.clear()
+        with garbage_kept():
+            try:
+                return running[0].run(kernel, args)
+            finally:
+                running.pop().forget()
 
     original = kernel_class.__call__
     kernel_class.__call__ = call

@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("the simulator needs greenlet: pip install 'ssm-edu[simulator]'") from error
 
-from ssm_edu.testing.simulator.errors import HOME, BarrierError, Deadlock, WarpError, place, plural
+from ssm_edu.testing.simulator.errors import OURS, BarrierError, Deadlock, WarpError, place, plural
 from ssm_edu.testing.simulator.events import left, returned
 from ssm_edu.testing.simulator.warp import WARP, exchange, lanes_of
 
@@ -117,6 +117,7 @@ class Block:
                 if thread.greenlet:
                     thread.greenlet.throw()
                 thread.greenlet = None
+            self.shared.clear()  # what is known of its accesses leads back here
 
     def _turn(self, thread: Thread) -> None:
         self.launch.current = thread
@@ -158,7 +159,7 @@ class Block:
         thread.reads = 0
         if self.spins > SPINS * self.live:
             frame = thread.greenlet.gr_frame
-            while frame.f_code.co_filename.startswith(HOME):
+            while frame.f_code.co_filename in OURS:
                 frame = frame.f_back
             raise Deadlock(
                 f"{thread} and others spin: they read and update what no longer changes, "
