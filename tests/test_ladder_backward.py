@@ -4,10 +4,8 @@ Where Numba was imported without the simulator, the kernels run on the GPU.
 """
 
 import math
-import operator
 import re
 import types
-from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from ssm_edu import bounds
 from ssm_edu.selective import reference
 from ssm_edu.selective.problem import make_problem
 from ssm_edu.testing.simulator import KernelError
-from ssm_edu.testing.simulator.array import Array
+from tests.counting import counting
 from tests.kernel_runs import SIMULATED, in_the_simulator, running
 from tests.problems import random_arguments
 
@@ -329,65 +327,10 @@ def test_a_wrong_rung_is_noticed(fault):
     assert ratio > 1
 
 
-class Counted(np.float32):
-    """A float32 that counts the operations on it."""
-
-    done: Counter
-
-
-def counted(name):
-    operation = getattr(operator, name)
-
-    def forwards(self, other):
-        Counted.done["flops"] += 1
-        return Counted(operation(np.float32(float(self)), np.float32(float(other))))
-
-    def backwards(self, other):
-        Counted.done["flops"] += 1
-        return Counted(operation(np.float32(float(other)), np.float32(float(self))))
-
-    return forwards, backwards
-
-
-for operation in ("add", "sub", "mul", "truediv"):
-    there, back = counted(operation)
-    setattr(Counted, f"__{operation}__", there)
-    setattr(Counted, f"__r{operation}__", back)
-
-WITHOUT_TIME = {"A", "D", "delta_bias", "A_parts", "D_parts", "bias_parts", "dA", "dD", "dbias"}
-WITHOUT_TIME |= {"last", "sums", "dA_", "dD_", "dbias_", "leaving"}
-
-
 @pytest.fixture
-def counts(monkeypatch):
-    """What launches do from here on: bytes, exponentials and flops."""
-    Counted.done = Counter()
-    read, write = Array.__getitem__, Array.__setitem__
-
-    def count_bytes(array):
-        title = array._memory.title
-        in_time = title.startswith("argument") and title.split("`")[1] not in WITHOUT_TIME
-        Counted.done["bytes"] += array.itemsize * in_time
-
-    def getitem(array, index):
-        count_bytes(array)
-        value = read(array, index)
-        return Counted(value) if array.dtype.kind == "f" else value
-
-    def setitem(array, index, value):
-        count_bytes(array)
-        write(array, index, value)
-
-    monkeypatch.setattr(Array, "__getitem__", getitem)
-    monkeypatch.setattr(Array, "__setitem__", setitem)
-    for module, function in ((math, math.exp), (math, math.log1p), (np, np.exp2)):
-
-        def elementary(x, function=function):
-            Counted.done["exponentials"] += 1
-            return Counted(function(x))
-
-        monkeypatch.setattr(module, function.__name__, elementary)
-    return Counted.done
+def counts():
+    with counting() as done:
+        yield done
 
 
 # (batch, dim, ·, state) and a tile: dims and lengths fill blocks and tiles of the small kernels
