@@ -63,6 +63,7 @@ def test_no_implementation_leaves_its_bounds(kwargs: dict[str, Any], scan: str, 
     assert_within(rounding.ratios(make_problem(**kwargs), scan=scan, base_2=base_2, backwards=backwards))
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS)
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_every_bound_is_finite_and_tight(discretization: str, is_complex: bool) -> None:

@@ -58,6 +58,7 @@ def check_backward(module: Any, problem: Problem, chunk: int) -> None:
         assert_within(getattr(found, name), getattr(exact, name), bound, name)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @given(arguments(max_length=23), st.integers(1, 26), st.sampled_from(["float64", "float32"]))
 def test_agrees_with_the_oracle_within_its_bounds(kwargs: dict[str, Any], chunk: int, dtype: str) -> None:
     """ADJ-9, SCAN-15: any chunk, any option, forward and backward."""
@@ -73,6 +74,7 @@ def in_dtype(kwargs: dict[str, Any], dtype: str) -> dict[str, Any]:
     return {k: v.astype(narrow.get(v.dtype, v.dtype)) if isinstance(v, np.ndarray) else v for k, v in kwargs.items()}
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS)
 @pytest.mark.parametrize("length", [1, 2, 13])
 def test_every_chunk_from_one_to_beyond_the_length(length: int, discretization: str) -> None:
@@ -163,6 +165,7 @@ def test_empty_axes(sizes: dict[str, int]) -> None:
         np.testing.assert_allclose(ours, exact, rtol=1e-14)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_memory_is_that_of_a_chunk_and_the_borders() -> None:
     batch, dim, state, length = 1, 16, 16, 2048
     problem = make_problem(**random_arguments(1, batch=batch, dim=dim, state=state, length=length))

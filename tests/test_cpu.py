@@ -63,6 +63,7 @@ def worst_ratio(problem, chunks=None, scan=cpu.selective_scan, adjoint=cpu.selec
     return worst
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_inside_the_bounds_of_the_oracle(kind, data):

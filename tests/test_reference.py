@@ -125,6 +125,7 @@ def test_float32_loop_meets_the_grid(kwargs: dict[str, Any]) -> None:
     np.testing.assert_allclose(single_precision_scan(kwargs), scan(**kwargs)[0], rtol=rtol, atol=atol)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize("length", GRID_LENGTHS)
 def test_float32_loop_meets_every_length_of_the_grid(length: int) -> None:
     kwargs = grid_arguments(length, is_complex=length % 3 == 0, groups=2)

@@ -56,6 +56,7 @@ SIZES = {
 MODELS = pytest.mark.parametrize("model", SIZES, ids=lambda model: model.__name__.rpartition(".")[2])
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @MODELS
 @given(data=st.data(), seed=seeds, length=lengths)
 def test_all_forms_agree_and_no_output_sees_the_future(model: Any, data: Any, seed: int, length: int) -> None:
@@ -68,6 +69,7 @@ def test_bad_input_is_refused_by_name(model: Any) -> None:
     check_bad_input(model)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @MODELS
 @given(data=st.data(), length=st.integers(2, 9))
 def test_the_card_is_what_a_step_keeps_and_computes(model: Any, data: Any, length: int) -> None:

@@ -48,6 +48,7 @@ RECURRENT = pytest.mark.parametrize("model", [lstm, gru], ids=["lstm", "gru"])
 ATTENTIVE = pytest.mark.parametrize("model", [attention, transformer], ids=["attention", "transformer"])
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @MODELS
 @given(data=st.data(), seed=seeds, length=lengths)
 def test_all_forms_agree_and_no_output_sees_the_future(model, data, seed, length):
@@ -60,6 +61,7 @@ def test_bad_input_is_refused_by_name(model):
     check_bad_input(model)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @MODELS
 @given(data=st.data(), length=st.integers(2, 9))
 def test_the_card_is_what_a_step_keeps_and_computes(model, data, length):

@@ -68,6 +68,7 @@ every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._
 every_size = pytest.mark.parametrize("other", [False, True], ids=["default sizes", "other sizes"])
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @every_model
 @given(seed=seeds, length=lengths, other=st.booleans())
 def test_all_forms_agree_and_none_looks_ahead(model, seed, length, other):
