@@ -117,7 +117,9 @@ class Block:
                 if thread.greenlet:
                     thread.greenlet.throw()
                 thread.greenlet = None
-            self.shared.clear()  # what is known of its accesses leads back here
+            # whoever knows of an access here may keep its thread and this block, and nothing more
+            for kept in (self.threads, self.shared, self.at_barrier, self.at_warp, self.ready):
+                kept.clear()
 
     def _turn(self, thread: Thread) -> None:
         self.launch.current = thread
