@@ -1,13 +1,33 @@
-"""Kernels for the simulator's tests: broken ones, each with the error it must give, and correct ones."""
+"""Kernels for the simulator's tests: broken ones, each with the error it must give, and correct ones; how to run them."""
 
 import numpy as np
+import pytest
 from numba import cuda, float32, float64, int32, uint32
 
-from ssm_edu.testing.simulator import BarrierError, Deadlock, OutOfBounds, RaceError, UninitialisedRead, WarpError
+from ssm_edu.testing.simulator import (
+    BarrierError,
+    Deadlock,
+    OutOfBounds,
+    RaceError,
+    UninitialisedRead,
+    WarpError,
+    simulated,
+)
 
 FULL = 0xFFFFFFFF
 N = 64
 BROKEN = []
+
+
+def raised(error, kernel, *arguments, threads=32, **options):
+    with pytest.raises(error) as caught, simulated(**options):
+        kernel[1, threads](*arguments)
+    return str(caught.value)
+
+
+def ran(kernel, *arguments, threads=32, **options):
+    with simulated(**options):
+        kernel[1, threads](*arguments)
 
 
 def broken(error, *patterns, threads=N, arrays=((N, np.float32), (N, np.float32)), blocks=1):
