@@ -210,20 +210,16 @@ class Registers(Array):
         self.dtype = dtype
 
     def __getitem__(self, index: Any) -> Any:
-        if index.__class__ is int and 0 <= index < self._length:
-            value = self._values[index]
+        if index.__class__ in INTEGERS and 0 <= (i := whole(index)) < self._length:
+            value = self._values[i]
             if value is not None:
                 return value
-        elif index.__class__ in INTEGERS and index.__class__ is not int:
-            return self[whole(index)]
         self._become_memory()
         return self[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if index.__class__ is int and 0 <= index < self._length:
-            self._values[index] = value if value.__class__ is self._type else cast(value, self.dtype)
-        elif index.__class__ in INTEGERS and index.__class__ is not int:
-            self[whole(index)] = value
+        if index.__class__ in INTEGERS and 0 <= (i := whole(index)) < self._length:
+            self._values[i] = value if value.__class__ is self._type else cast(value, self.dtype)
         else:
             self._become_memory()
             self[index] = value

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, no_type_check
 
 from ssm_edu.testing.paths import from_here
 
-HOME = os.path.dirname(__file__)
-OURS = frozenset(os.path.join(HOME, name) for name in os.listdir(HOME))  # no kernel's code
+HERE = os.path.dirname(__file__)
+OURS = frozenset(os.path.join(HERE, name) for name in os.listdir(HERE))  # no kernel's code
 
 
 class KernelError(Exception):
@@ -70,7 +70,12 @@ class Deadlock(KernelError):
 @no_type_check
 def caller(depth: int) -> FrameType:
     """The frame of the kernel's code: at least `depth` frames up, and outside this package."""
-    frame = sys._getframe(depth)
+    return kernels_frame(sys._getframe(depth))
+
+
+@no_type_check
+def kernels_frame(frame: FrameType) -> FrameType:
+    """This one, or the nearest one up that is outside this package."""
     while frame.f_code.co_filename in OURS:
         frame = frame.f_back
     return frame

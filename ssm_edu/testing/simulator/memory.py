@@ -19,12 +19,11 @@ nothing orders them. What orders two accesses:
 from __future__ import annotations
 
 from functools import cache
-from sys import _getframe
 from typing import TYPE_CHECKING, Any, no_type_check
 
 import numpy as np
 
-from ssm_edu.testing.simulator.errors import OURS, RaceError, Side, UninitialisedRead, caller, place
+from ssm_edu.testing.simulator.errors import RaceError, Side, UninitialisedRead, caller, place
 from ssm_edu.testing.simulator.events import accessed
 
 if TYPE_CHECKING:
@@ -135,7 +134,8 @@ class Memory:
             last = self.writes.get(key)
             if last is not None and last[0] is not thread and not ordered(last, thread):
                 self._race(array, index, access, "reads", last, "wrote")
-            if self.atomics and (others := self.atomics.get(key)) is not None:
+            others = self.atomics.get(key)
+            if others is not None:
                 self._check(array, index, access, "reads", others, "updated atomically")
             readers = self.reads.get(key)
             if readers is None:
@@ -210,9 +210,7 @@ class Memory:
         self.launch.options.watch(event)
 
     def _access(self, thread: Thread) -> Access:
-        frame: Any = _getframe(3)  # :func:`caller`, in the way of nearly every access
-        while frame.f_code.co_filename in OURS:
-            frame = frame.f_back
+        frame = caller(4)
         return (thread, thread.block.epoch, thread.segment, self.launch.time, frame.f_code, frame.f_lasti)
 
     def _check(

@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("the simulator needs greenlet: pip install 'ssm-edu[simulator]'") from error
 
-from ssm_edu.testing.simulator.errors import OURS, BarrierError, Deadlock, WarpError, place, plural
+from ssm_edu.testing.simulator.errors import BarrierError, Deadlock, WarpError, kernels_frame, place, plural
 from ssm_edu.testing.simulator.events import left, returned
 from ssm_edu.testing.simulator.warp import WARP, exchange, lanes_of
 
@@ -160,9 +160,7 @@ class Block:
         self.spins += 1 + thread.reads // READS_A_SPIN
         thread.reads = 0
         if self.spins > SPINS * self.live:
-            frame = thread.greenlet.gr_frame
-            while frame.f_code.co_filename in OURS:
-                frame = frame.f_back
+            frame = kernels_frame(thread.greenlet.gr_frame)
             raise Deadlock(
                 f"{thread} and others spin: they read and update what no longer changes, "
                 f"at {place(frame.f_code, frame.f_lasti)}; {self._listing()}"
