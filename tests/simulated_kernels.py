@@ -1,4 +1,4 @@
-"""Kernels for the simulator's tests: broken ones, each with the error it must give, and correct ones; how to run them."""
+"""Kernels for the simulator's tests, broken ones, each with the error it must give, and correct ones; and launches."""
 
 import numpy as np
 import pytest
