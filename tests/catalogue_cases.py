@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
+from math import lcm
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -16,9 +17,9 @@ from tests.problems import random_arguments
 class Case(NamedTuple):
     """Forced are the variant, and the compute capability for which its kernels are chosen; None: the problem's own.
 
-    By walking, in chunks of so many steps, if `chunk` is given, forward by such a `team`, if there is one, and back
-    from states that are saved, if it is `saving`, or over chunks that a launch has `carried` over. With `step` a step
-    of decoding, these the dtypes of its arrays.
+    By walking, in chunks of so many steps, if `chunk` is given, forward by such a `team` or `band`, if there is one,
+    and back from states that are saved, if it is `saving`, or over chunks that a launch has `carried` over. With `step`
+    a step of decoding, these the dtypes of its arrays.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Case(NamedTuple):
     saving: bool = False
     carried: bool = False
     step: tuple[str, ...] | None = None
+    band: Any = None
 
 
 def cases() -> Iterator[Case]:
@@ -39,6 +41,8 @@ def cases() -> Iterator[Case]:
     """
     from ssm_kernels import catalogue, choosing
     from ssm_kernels.intrinsics import ITEMSIZE
+    from ssm_kernels.walking.bands import BANDS
+    from ssm_kernels.walking.parts import WARPS, channels
     from ssm_kernels.walking.teams import teams_for
 
     rows = [given for table in (catalogue.FORWARD, catalogue.BORDERS, catalogue.BACKWARD) for given in table.values()]
@@ -65,6 +69,11 @@ def cases() -> Iterator[Case]:
             yield Case(title, None, None, options, chunk, team, saving)
             if chunk == 64 and not saving:
                 yield Case(f"{title}, carried over", None, None, options, chunk, carried=True)
+        for band in BANDS:
+            of_group, length = lcm(channels(WARPS), band.channels), 2 * band.tile + 16
+            options = {"dim": 2 * of_group, "length": length, "state": 16, "groups_B": 2, "dtype": dtype}
+            title = f"by walking, {dtype}, time abreast, {band.channels} channels a block"
+            yield Case(title, None, None, options, 1024, band=band)
     for dtypes in catalogue.STEPS:
         yield Case(f"a step of {' '.join(dtypes)}", None, None, {}, step=dtypes)
 
@@ -97,6 +106,7 @@ def chosen(case: Case) -> Iterator[None]:
             stack.enter_context(mock.patch.object(carry, "MOST_BY_THEMSELVES", 1))
         if case.chunk is not None:
             stack.enter_context(mock.patch.object(launching, "team_for", return_value=case.team))
+            stack.enter_context(mock.patch.object(launching, "band_for", return_value=case.band))
         yield
 
 

@@ -65,6 +65,7 @@ def by_walking(chunk=16, warps=WALKING_WARPS, team=None, whole_back=False):
         cut = lambda one, room: one.length if whole_back and room != chunks.FORTH else chunk  # noqa: E731
         patch.setattr(launching, "chunk_for", cut)
         patch.setattr(launching, "team_for", lambda one: team)
+        patch.setattr(launching, "band_for", lambda one: None)
         for name in ("forward", "backward"):
             patch.setattr(segments, name, lambda *arguments: pytest.fail("it went by segments"))
         yield

@@ -246,7 +246,9 @@ def test_a_production_kernel_has_no_fault(variant):
             max_registers=variant.cap(cc),
             threads=variant.threads,
         )
-        assert code.usage.shared_bytes + variant.shared_bytes <= (48 if variant.since < (9, 0) else 112) * 1024
+        # a multiprocessor of Hopper's has room for two blocks, or for one that asks for no more
+        room = 48 if variant.since < (9, 0) else 227 if variant.blocks == 1 else 112
+        assert code.usage.shared_bytes + variant.shared_bytes <= room * 1024
     assert found
     assert not any(found.values()), found
 

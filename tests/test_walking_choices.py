@@ -98,3 +98,35 @@ def test_who_walks_forward(batch, dim, length, held, steps, monkeypatch):
         narrow = dtype == "bfloat16" and dim == 5120  # longer tiles, in the registers that are free
         assert team is None or team.steps == (64 if narrow else steps)
         assert team is None or team.narrow in (None, dtype == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("batch", "dim", "length", "span", "channels"),
+    [
+        (8, 2048, 2048, 2048, None),
+        (64, 768, 512, 768, None),
+        (8, 1536, 2048, 1536, None),
+        (1, 5120, 2048, 5120, None),
+        (1, 1024, 2048, 1024, 8),
+        (1, 1024, 16384, 1024, 8),
+        (1, 1024, 131072, 1024, 8),
+        (1, 1536, 65536, 1536, 12),
+        (1, 1536, 65536, 64, None),
+        (2, 768, 8192, 768, 12),
+        (1, 768, 32768, 768, None),
+        (1, 64, 8, 64, None),
+        (1, 1024, 1 << 31, 1024, None),
+    ],
+)
+def test_where_time_is_abreast(batch, dim, length, span, channels, monkeypatch):
+    """As it was measured on an H100: where channels are few, but fill blocks of which most multiprocessors get one."""
+    monkeypatch.setattr(description, "processors", lambda: 132)
+    for capability, widest in (((9, 0), 12), ((10, 0), 8), ((12, 0), 0)):
+        monkeypatch.setattr(description, "capability", lambda capability=capability: capability)
+        for dtype in ("float32", "bfloat16"):
+            one = SimpleNamespace(batch=batch, dim=dim, length=length, span=span, dtype=dtype)
+            band = launching.band_for(one)
+            if channels is None or channels <= widest:
+                assert (band and band.channels) == channels
+            else:
+                assert band is None or band.channels <= widest

@@ -14,6 +14,7 @@ from ssm_kernels import choosing, decoding
 from ssm_kernels.choosing import HOPPER, Compilable
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import Variant
+from ssm_kernels.walking.bands import BANDS
 from ssm_kernels.walking.parts import SHORT, WARPS, saved_every
 from ssm_kernels.walking.summary import Ways
 from ssm_kernels.walking.teams import H100, teams_for
@@ -113,6 +114,8 @@ def by_walking() -> Iterator[Compilable]:
             yield choosing.walking_forward_kernel(dtype, WARPS, every)
         for team, every in product(teams_for(ITEMSIZE[dtype]), (0, saved_every(dtype))):
             yield choosing.walking_helped_kernel(dtype, team, every)
+        for band in BANDS:
+            yield choosing.walking_abreast_kernel(dtype, band)
         for ways in (Ways(), Ways(bordered=True), Ways(back=True, bordered=True)):
             yield choosing.walking_summary_kernel(dtype, ways, WARPS)
         if saved_every(dtype) == SHORT.steps:  # of these states are saved in chunks too

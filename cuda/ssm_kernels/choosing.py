@@ -31,8 +31,9 @@ from ssm_kernels.backward import production as backward_scan
 from ssm_kernels.forward import production as forward_scan
 from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.variant import WARP, Variant
-from ssm_kernels.walking import adjoint, carry, helped, middles, parts, summary
+from ssm_kernels.walking import abreast, adjoint, carry, helped, middles, parts, summary
 from ssm_kernels.walking import forward as walking_forward
+from ssm_kernels.walking.bands import WIDEST, Band
 from ssm_kernels.walking.teams import Team
 
 SHARED_BYTES = 48 * 1024
@@ -266,6 +267,14 @@ def walking_helped_kernel(dtype: str, team: Team, every: int) -> Compilable:
     kernel, signature = helped.kernel(dtype, team, every), helped.signature(dtype)
     found = by_walking(name, dtype, team.threads, kernel, signature, team.shared_bytes, team.blocks)
     return replace(found, tight=True)
+
+
+@cache
+def walking_abreast_kernel(dtype: str, band: Band) -> Compilable:
+    kernel, signature = abreast.kernel(dtype, band), abreast.signature(dtype)
+    name = f"forward, time abreast, {band.channels} channels a block"
+    found = by_walking(name, dtype, band.threads, kernel, signature, band.shared_bytes(dtype), 1)
+    return replace(found, until=BLACKWELL) if band == WIDEST else found
 
 
 @cache

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -81,10 +81,26 @@ class Packed:
     opened: Callable[..., Any]
 
 
+class Gathering(NamedTuple):
+    """A barrier in 8 bytes of shared memory, at `at`, whose threads go on between arriving and waiting for the others.
+
+    `open(shared, at)`: by one thread, before a barrier of all. `arrive(shared, at)`: what a thread has done, and
+    copied, is done. `wait(shared, at, parity)`: all have arrived; parity 0 first, then 1, and so on in turns. In the
+    simulator it is a barrier where one arrives, or where one waits (`GATHER_EARLY`): what is missing is seen under one
+    of the two.
+    """
+
+    open: Callable[..., Any]
+    arrive: Callable[..., Any]
+    wait: Callable[..., Any]
+
+
 def pointer(dtype: str) -> Any:
     """The Numba type of a pointer to such elements, for a kernel's signature."""
     return types.CPointer(POINTEES[dtype])
 
+
+GATHER_EARLY = False  # in the simulator
 
 if SIMULATED:
 
@@ -99,6 +115,15 @@ if SIMULATED:
     @no_type_check
     def reciprocal(x: Any) -> Any:
         return x.dtype.type(1) / x
+
+    @no_type_check
+    def worked_out(x: Any) -> Any:
+        return x
+
+    def this_thread() -> Any:
+        from ssm_kernels._target import cuda
+
+        return cuda.threadIdx.x
 
     @no_type_check
     def _widened(bits: Any, dtype: str) -> Any:
@@ -188,7 +213,12 @@ if SIMULATED:
 
     @no_type_check
     @cache
-    def copy_async(dtype: str) -> Callable[..., Any]:
+    def short_shared(count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return short_access("float32", count)
+
+    @no_type_check
+    @cache
+    def copy_async(dtype: str, first_level: bool = True) -> Callable[..., Any]:
         width = 16 // ITEMSIZE[dtype]
 
         def copy(array: Any, i: Any, p: Any, j: Any, valid: Any) -> None:
@@ -262,6 +292,26 @@ if SIMULATED:
 
         return meet
 
+    @no_type_check
+    @cache
+    def gathering(threads: int, copies: bool) -> Gathering:
+        from ssm_kernels._target import cuda
+
+        def open_(shared: Any, at: Any) -> None:
+            pass
+
+        def arrive(shared: Any, at: Any) -> None:
+            if copies:
+                _arrive(0)
+            if GATHER_EARLY:
+                cuda.syncthreads()
+
+        def wait(shared: Any, at: Any, parity: Any) -> None:
+            if not GATHER_EARLY:
+                cuda.syncthreads()
+
+        return Gathering(open_, arrive, wait)
+
 else:
     from llvmlite import ir
 
@@ -279,6 +329,28 @@ else:
             return types.float32(types.float32), codegen
 
         return function
+
+    @intrinsic
+    def worked_out(typingctx: Any, x: Any) -> Any:
+        move, constraints = {
+            types.float32: ("mov.f32", "=f,f"),
+            types.int32: ("mov.b32", "=r,r"),
+            types.int64: ("mov.b64", "=l,l"),
+        }[x]
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(args[0].type, [args[0].type])
+            return builder.call(ir.InlineAsm(kind, f"{move} $0, $1;", constraints, side_effect=True), args)
+
+        return x(x), codegen
+
+    @intrinsic
+    def this_thread(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(I32, [])
+            return builder.call(ir.InlineAsm(kind, "mov.u32 $0, %tid.x;", "=r", side_effect=True), [])
+
+        return types.int32(), codegen
 
     exp2, log2, reciprocal = _approximate("ex2"), _approximate("lg2"), _approximate("rcp")
 
@@ -476,7 +548,32 @@ else:
         return store
 
     @cache
-    def copy_async(dtype: str) -> Callable[..., Any]:
+    def short_shared(count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        row, size = types.UniTuple(types.float32, count), 4 * count
+
+        @intrinsic
+        def load(typingctx: Any, array: Any, i: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                data = context.make_array(signature.args[0])(context, builder, args[0]).data
+                values = _load_vector(context, builder, data, args[1], "float32", SHARED, size)
+                return context.make_tuple(builder, row, values)
+
+            return row(array, types.int64), codegen
+
+        @intrinsic
+        def store(typingctx: Any, array: Any, i: Any, xs: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                data = context.make_array(signature.args[0])(context, builder, args[0]).data
+                values = [builder.extract_value(args[2], k) for k in range(count)]
+                _store_vector(context, builder, data, args[1], values, "float32", SHARED, size)
+                return context.get_dummy_value()
+
+            return types.void(array, types.int64, row), codegen
+
+        return load, store
+
+    @cache
+    def copy_async(dtype: str, first_level: bool = True) -> Callable[..., Any]:
         itemsize = ITEMSIZE[dtype]
 
         @intrinsic
@@ -489,7 +586,8 @@ else:
                 size = builder.mul(builder.trunc(valid_, I32), ir.Constant(I32, itemsize))
                 kind = ir.FunctionType(ir.VoidType(), [I32, ir.IntType(64), I32])
                 # .ca: the blocks of a multiprocessor read the same maps, the second one from its first-level cache
-                text = "cp.async.ca.shared.global [$0], [$1], 16, $2;"
+                way = "ca.shared.global" if first_level else "cg.shared.global.L2::128B"
+                text = f"cp.async.{way} [$0], [$1], 16, $2;"
                 builder.call(ir.InlineAsm(kind, text, "r,l,r,~{memory}", side_effect=True), [target, source, size])
                 return context.get_dummy_value()
 
@@ -545,6 +643,44 @@ else:
     wait_async_but_last = _statement("cp.async.wait_group 1;")
     wait_for_launches = _statement("griddepcontrol.wait;")
     next_may_begin = _statement("griddepcontrol.launch_dependents;")
+
+    def _at_barrier(text: str, constraints: str = "r") -> Any:
+        """A statement about the 8 bytes at an index of shared memory, and what it is told besides."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            address = builder.ptrtoint(
+                builder.addrspacecast(builder.gep(data, [args[1]]), ir.PointerType(data.type.pointee, SHARED)), I32
+            )
+            values = [address, *(builder.trunc(x, I32) if x.type.width > 32 else x for x in args[2:])]
+            kind = ir.FunctionType(ir.VoidType(), [I32] * len(values))
+            builder.call(ir.InlineAsm(kind, text, f"{constraints},~{{memory}}", side_effect=True), values)
+            return context.get_dummy_value()
+
+        if constraints == "r":
+
+            @intrinsic
+            def statement(typingctx: Any, array: Any, i: Any) -> Any:
+                return types.void(array, types.int64), codegen
+        else:
+
+            @intrinsic
+            def statement(typingctx: Any, array: Any, i: Any, x: Any) -> Any:
+                return types.void(array, types.int64, types.int32), codegen
+
+        return statement
+
+    @cache
+    def gathering(threads: int, copies: bool) -> Gathering:
+        # with copies each thread comes twice: itself, and what it has copied
+        copied = "cp.async.mbarrier.arrive.noinc.shared.b64 [$0]; " if copies else ""
+        return Gathering(
+            _at_barrier(f"mbarrier.init.shared.b64 [$0], {(1 + copies) * threads};"),
+            _at_barrier(f"{{ .reg .b64 s; {copied}mbarrier.arrive.shared.b64 s, [$0]; }}"),
+            _at_barrier(
+                "{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared.b64 p, [$0], $1; @!p bra AGAIN; }", "r,r"
+            ),
+        )
 
     @cache
     def meeting(threads: int) -> Callable[..., Any]:

@@ -7,8 +7,10 @@ from typing import no_type_check
 
 from ssm_kernels import description
 from ssm_kernels.choosing import (
+    BLACKWELL,
     HOPPER,
     SMALLER_SHARED,
+    walking_abreast_kernel,
     walking_adjoint_kernel,
     walking_carry_kernel,
     walking_forward_kernel,
@@ -21,9 +23,10 @@ from ssm_kernels.intrinsics import ITEMSIZE
 from ssm_kernels.shares import add_up, of_channels
 from ssm_kernels.variant import CARRIED, RETURNS, STARTS, Variant
 from ssm_kernels.walking import carry, middles, parts
+from ssm_kernels.walking.bands import MOST_STEPS, Band, best_band
 from ssm_kernels.walking.chunks import BACK, BACK_FROM_SAVED, FORTH, Room, chunk_of
 from ssm_kernels.walking.summary import Ways
-from ssm_kernels.walking.teams import Team, best_team, better_in_chunks
+from ssm_kernels.walking.teams import Team, best_team, time_by_team, time_in_chunks
 
 
 def serve(scan: Scan, v: Variant) -> bool:
@@ -48,9 +51,24 @@ def chunk_for(scan: Scan, room: Room) -> int:
 
 def team_for(scan: Scan) -> Team | None:
     """Who walks forward through all of time at once; None where this is better cut."""
-    sizes = description.processors(), ITEMSIZE[scan.dtype]
-    channels = scan.batch * scan.dim
-    return None if better_in_chunks(channels, scan.length, *sizes) else best_team(channels, *sizes)
+    processors, itemsize = description.processors(), ITEMSIZE[scan.dtype]
+    channels, length = scan.batch * scan.dim, scan.length
+    in_chunks = time_in_chunks(channels, length, processors) < time_by_team(channels, length, processors, itemsize)
+    return None if in_chunks else best_team(channels, processors, itemsize)
+
+
+def band_for(scan: Scan) -> Band | None:
+    """Whose lanes have time abreast; None where others are faster, or blocks get less shared memory."""
+    capability, processors = description.capability(), description.processors()
+    channels, length = scan.batch * scan.dim, scan.length
+    if capability >= SMALLER_SHARED or length > MOST_STEPS:
+        return None
+    band = best_band(channels, length, scan.span, processors, capability < BLACKWELL)
+    others = (
+        time_in_chunks(channels, length, processors),
+        time_by_team(channels, length, processors, ITEMSIZE[scan.dtype]),
+    )
+    return band if band is not None and band.time(channels, length, processors) < min(others) else None
 
 
 def chunk_from_saved(scan: Scan) -> int:
@@ -71,11 +89,28 @@ def saved_shape(scan: Scan) -> tuple[int, ...] | None:
 
 @no_type_check
 def forward(scan, v, y, last_state, stream, allocate, saved=None):
+    band = None if saved is not None else band_for(scan)
     team = team_for(scan)
-    if team is None:
+    if band is not None:
+        forward_abreast(scan, v, y, last_state, stream, allocate, band)
+    elif team is None:
         forward_in_chunks(scan, v, y, last_state, stream, allocate, saved)
     else:
         forward_by_team(scan, v, y, last_state, stream, allocate, saved, team)
+
+
+@no_type_check
+def forward_abreast(scan, v, y, last_state, stream, allocate, band):
+    """A warp a channel, which saves no states."""
+    batch, dim, length, state = scan.batch, scan.dim, scan.length, scan.state
+    last = last_state if last_state is not None else allocate((batch, dim, state), "float32")
+    nothing = scan.u
+    D, z, bias = either(scan.D, nothing), either(scan.z, nothing), either(scan.delta_bias, nothing)
+    grid = batch * dim // band.channels, 1, 1
+    walking_abreast_kernel(v.dtype, band).compiled()(grid, (band.threads, 1, 1), stream, (
+        scan.u, scan.delta, scan.A, scan.B, scan.C, D, z, bias, either(scan.initial_state, nothing), y, last,
+        options_of(scan, scan.initial_state is not None), batch, dim, length, state, *scan.per_group,
+    ))  # fmt: skip
 
 
 @no_type_check
