@@ -274,6 +274,7 @@ def walking_abreast_kernel(dtype: str, band: Band) -> Compilable:
     kernel, signature = abreast.kernel(dtype, band), abreast.signature(dtype)
     name = f"forward, time abreast, {band.channels} channels a block"
     found = by_walking(name, dtype, band.threads, kernel, signature, band.shared_bytes(dtype), 1)
+    found = replace(found, expects=frozenset({"wide_shared", "ex2"}))  # all that it reads of time it copies
     return replace(found, until=BLACKWELL) if band == WIDEST else found
 
 
