@@ -25,6 +25,7 @@ from tests.production_runs import cotangents, edited, is_noticed, launched, prob
 BANDS = {
     "two": bands.Band(2, 2, items=8) if SIMULATED else bands.WIDEST,
     "four": bands.Band(4, 4, items=8) if SIMULATED else bands.BANDS[0],
+    "six": bands.Band(6, 2, items=8) if SIMULATED else bands.WIDEST,
     "long": bands.Band(2, 2) if SIMULATED else bands.WIDEST,
 }
 SHIFTED = {"delta_shift": -1}
@@ -67,6 +68,8 @@ WORD = ("float32", 4, SHIFTED)
 TILES = ("float32", 516, SHIFTED | {"state": 12})
 NARROW = ("bfloat16", 808, SHIFTED | {"state": 8})
 LONG = ("bfloat16", 520, SHIFTED | {"state": 8, "band": "long"})
+SIX = ("float32", 516, SHIFTED | {"band": "six", "state": 16})
+NARROW_SIX = ("bfloat16", 776, SHIFTED | {"band": "six", "state": 12})
 GROUPS = ("float32", 260, SHIFTED | {"blocks": 2, "groups_B": 2, "batch": 2, "state": 8})
 FOUR = ("float32", 268, SHIFTED | {"band": "four"})
 CASES = {
@@ -77,6 +80,8 @@ CASES = {
     "a word of 16-bit numbers": ("float16", 8, SHIFTED),
     "16-bit numbers, two tiles, 16 states": ("float16", 264, SHIFTED),
     "16-bit numbers, sixteen steps a lane": LONG,
+    "six channels": SIX,
+    "six channels, 16-bit numbers": NARROW_SIX,
     "two blocks share C, of a batch": GROUPS,
     "16-bit numbers in groups": ("bfloat16", 16, SHIFTED | {"blocks": 2, "groups_B": 2, "groups_C": 2, "batch": 2}),
     "four states together": FOUR,
@@ -153,13 +158,12 @@ def test_a_decay_beyond_float32_over_no_time():
 
 
 def test_bands_have_lanes_and_room():
-    for band in [*bands.BANDS, BANDS["two"], BANDS["four"]]:
-        assert band.shared_bytes("float32") <= 227 * 1024
-        assert band.shared_bytes("bfloat16") <= 227 * 1024
+    for band in [*bands.BANDS, BANDS["two"], BANDS["four"], BANDS["six"]]:
         for dtype in ("float32", "bfloat16"):
+            assert band.shared_bytes(dtype) <= 227 * 1024
             of_row = band.tile * ITEMSIZE[dtype] // 16
+            assert of_row & of_row - 1 == 0
             assert band.copiers(dtype) % of_row == 0
-            assert max(band.together, 4) * of_row % band.copiers(dtype) == 0
         assert 32 % band.together == 0
         assert parts.STATES % max(band.together, 4) == 0
 
@@ -190,8 +194,8 @@ MUTANTS = {
         WORD,
     ),
     "first states read before they are there": (
-        "        " + SYNC + "                    second",
-        "                    second",
+        "                    cuda.syncwarp()\n                    if QUAD",
+        "                    if QUAD",
         WORD,
     ),
     "the gate before it is there": (
@@ -240,6 +244,18 @@ MUTANTS = {
     ),
     "ΣΔ of a step less": ("exp2(total * a)", "exp2((total - dt[0]) * a)", TILES),
     "an exponential of the step before": ("exp2(dt[4 * j + k] * a)", "exp2(dt[max(4 * j + k - 1, 0)] * a)", WORD),
+    "the exponentials of the first states kept": (
+        "] = alpha\n                    x[w * ITEMS + 4 * j + k] = x_i\n                    left",
+        "] += ZERO\n                    x[w * ITEMS + 4 * j + k] = x_i\n                    left",
+        FOUR,
+    ),
+    "B of the same states": ("(TOGETHER + w) * PLANE)", "w * PLANE)", FOUR),
+    "A of the same states": ("both_walks(shared, at_held + TOGETHER", "both_walks(shared, at_held", FOUR),
+    "both walks to the end": ("int_t(n + AT_ONCE) < int_t(state)", "n >= 0", FOUR),
+    "ends of another lane": ("later * 32 + (lane * 4 ^ later * 16)", "later * 32 + (lane * 4 ^ later * 8)", FOUR),
+    "ends in another place": ("(of_state * 4 ^ 16) + 32)", "of_state * 4 + 32)", FOUR),
+    "rows that are not there": ("if UNEVEN else own < ROWS", "if UNEVEN and False else own < ROWS", NARROW_SIX),
+    "rows of others' states": ("int_t((n >> 2) * COPIED) if UNEVEN else n", "n", NARROW_SIX),
     "the first states twice": ("at_map + half * TOGETHER * PLANE", "at_map", WORD),
     "C of the same states": ("read(shared, at[j] + MAP + w * PLANE)", "read(shared, at[j] + MAP)", WORD),
     "the first state left out": ("if options & STARTS", "if False", WORD),

@@ -70,12 +70,15 @@ def kernel(dtype: str, band: Band) -> Any:
     LINE = WARP * WIDTH  # numbers that a warp copies at once
     PLANE, OF_CHANNEL = band.plane(dtype), 3 * TILE
     MAP, BUFFER, OF_STATE = band.map(dtype), 2 * band.map(dtype), TILE if NARROW else band.plane(dtype)
-    # of an iteration's states the words of a map, and who copies them, each always the same steps
-    COPIED = max(TOGETHER, 4)
-    HALVES = COPIED // TOGETHER
-    OF_ROW, COPIERS = TILE // WIDTH, band.copiers(dtype)
-    ROW_BITS, ROW_MASK, MAP_TURNS = (OF_ROW - 1).bit_length(), OF_ROW - 1, COPIED * OF_ROW // COPIERS
-    ROWS, TO_C, ALL_COPY = COPIERS // OF_ROW, STATES * TILE if NARROW else MAP, band.threads == COPIERS
+    # rows of both maps, of which so many threads copy the words of one, and all those of so many in an iteration
+    AT_ONCE = max(TOGETHER, 4)
+    HALVES = AT_ONCE // TOGETHER
+    OF_ROW, TO_C = TILE // WIDTH, STATES * TILE if NARROW else MAP
+    ROW_BITS, ROW_MASK, ROWS = (OF_ROW - 1).bit_length(), OF_ROW - 1, band.copiers(dtype) // OF_ROW
+    TURNS = -(-AT_ONCE // ROWS)
+    COPIED = TURNS * ROWS
+    UNEVEN = COPIED != AT_ONCE  # the last iterations have fewer
+    ALL_COPY = not UNEVEN and band.copiers(dtype) == band.threads
     # where what follows the maps begins: in numbers of memory, then in float32
     PER = 4 // ITEMSIZE[dtype]
     RAW = 2 * BUFFER * PER
@@ -125,34 +128,55 @@ def kernel(dtype: str, band: Band) -> Any:
         return worked_out(int_t((tid >> ROW_BITS) * OF_STATE + RAW + (tid & ROW_MASK) * WIDTH))
 
     @inline
-    @unrolled
-    def ask_maps(mail, to, B, C, from_B, from_C, n, t, length, valid):
-        """A thread's words of both maps, of the states from its first in an iteration on; or zeros."""
-        for turn in unroll(MAP_TURNS):
-            further = (n + turn * ROWS) * length + t
-            copy(mail, to + turn * ROWS * OF_STATE, B, from_B + further, valid)
-            copy(mail, to + turn * ROWS * OF_STATE + TO_C, C, from_C + further, valid)
+    def place_opened(tid):
+        """Where it puts that as float32."""
+        own, word = tid >> ROW_BITS, tid & ROW_MASK
+        four = (word & WORD_MASK) * FOURS_A_WORD
+        return worked_out(int_t(own * PLANE + four * FOURS_APART + (word >> WORD_BITS) * 4))
+
+    @inline
+    def is_copied(m, own, turn, state):
+        """Whether a thread copies a row of this turn, of those from m on."""
+        return own + turn * ROWS < int_t(state - m) if UNEVEN else own < ROWS
 
     @inline
     @unrolled
-    def open_maps(shared, mail, to, from_):
-        """What has come of both maps, as float32."""
-        for turn in unroll(MAP_TURNS):
-            for k in unroll(2):
-                x = read_io(mail, from_ + turn * ROWS * OF_STATE + k * TO_C)
-                there = to + turn * ROWS * PLANE + k * MAP
-                put(shared, there, (x[0], x[1], x[2], x[3]))
-                put(shared, there + FOURS_APART, (x[4], x[5], x[6], x[7]))
+    def ask_maps(mail, to, B, C, from_B, from_C, m, own, state, length, t, valid):
+        """A thread's words of the rows from m on, of which its own is so many behind; or zeros."""
+        for turn in unroll(TURNS):
+            if ALL_COPY or is_copied(m, own, turn, state):
+                further = (m + turn * ROWS) * length + t
+                copy(mail, to + (m + turn * ROWS) * OF_STATE, B, from_B + further, valid)
+                copy(mail, to + (m + turn * ROWS) * OF_STATE + TO_C, C, from_C + further, valid)
+
+    @inline
+    @unrolled
+    def open_maps(shared, mail, to, from_, m, own, state):
+        """What has come of them, as float32."""
+        for turn in unroll(TURNS):
+            if ALL_COPY or is_copied(m, own, turn, state):
+                for k in unroll(2):
+                    x = read_io(mail, from_ + (m + turn * ROWS) * OF_STATE + k * TO_C)
+                    there = to + (m + turn * ROWS) * PLANE + k * MAP
+                    put(shared, there, (x[0], x[1], x[2], x[3]))
+                    put(shared, there + FOURS_APART, (x[4], x[5], x[6], x[7]))
 
     # a segment
+
+    @inline
+    def place_end(segment):
+        """Of what a segment leaves, among those of a state."""
+        if QUAD:
+            lane, later = segment >> 2, segment >> 1 & 1
+            return later * 32 + (lane * 4 ^ later * 16) + (segment & 1) * 2
+        return segment * 2
 
     @inline
     @unrolled
     def first_walk(shared, at_held, at, dt, du, total, ends, e, x):
         """What a segment leaves of some states, and their decays, for the scan."""
         for w in unroll(TOGETHER):
-            a = shared[INDEX(HELD_A + at_held + w)]
-            h = ZERO
+            a, h = shared[INDEX(HELD_A + at_held + w)], ZERO
             for j in unroll(FOURS):
                 word = read(shared, at[j] + w * PLANE)
                 for k in unroll(4):
@@ -173,6 +197,24 @@ def kernel(dtype: str, band: Band) -> Any:
                 for k in unroll(4):
                     h = cuda.fma(e[w * ITEMS + 4 * j + k], h, x[w * ITEMS + 4 * j + k])
                     y[4 * j + k] = cuda.fma(h, word[k], y[4 * j + k])
+
+    @inline
+    @unrolled
+    def both_walks(shared, at_held, at, begins, dt, du, total, ends, e, x, y):
+        """The second of some states, and the first of those behind them: exponentials between what waits for none."""
+        As = read(shared, HELD_A + at_held)
+        for w in unroll(TOGETHER):
+            a, left, h = As[w], ZERO, shared[INDEX(begins + w * WARP)]
+            for j in unroll(FOURS):
+                C, B = read(shared, at[j] + MAP + w * PLANE), read(shared, at[j] + (TOGETHER + w) * PLANE)
+                for k in unroll(4):
+                    h = cuda.fma(e[w * ITEMS + 4 * j + k], h, x[w * ITEMS + 4 * j + k])
+                    y[4 * j + k] = cuda.fma(h, C[k], y[4 * j + k])
+                    alpha, x_i = exp2(dt[4 * j + k] * a), du[4 * j + k] * B[k]
+                    e[w * ITEMS + 4 * j + k] = alpha
+                    x[w * ITEMS + 4 * j + k] = x_i
+                    left = x_i if j + k == 0 else cuda.fma(alpha, left, x_i)
+            put_pair(shared, ends + w * 2 * WARP, (left, exp2(total * a)))
 
     @unrolled
     def scan(
@@ -197,7 +239,9 @@ def kernel(dtype: str, band: Band) -> Any:
         b = at_block // per_batch
         d0 = (at_block - b * per_batch) * OF_BLOCK
         d = d0 + warp
-        row = worked_out((at_block * OF_BLOCK + warp) * length)
+        row = (at_block * OF_BLOCK + warp) * length
+        if QUAD or not NARROW:  # here, and wherever it stands, it spares registers: every one is taken
+            row = worked_out(row)
         row_B = (b * (dim // per_group_B) + d0 // per_group_B) * state * length
         row_C = (b * (dim // per_group_C) + d0 // per_group_C) * state * length
         step = int_t(lane * WIDTH)
@@ -206,29 +250,27 @@ def kernel(dtype: str, band: Band) -> Any:
         ask_row(mail, copied, u, row, length, step)
         ask_row(mail, copied + TILE, delta, row, length, step)
         # of the maps: the state and word of a row that a thread copies, where to, and where that is opened
-        copies = ALL_COPY or tid < COPIERS
-        n, word = int_t(tid >> ROW_BITS), int_t(tid & ROW_MASK)
+        own, word = int_t(tid >> ROW_BITS), int_t(tid & ROW_MASK)
         of_copy = int_t(word * WIDTH)
-        from_B = worked_out(row_B + n * length + of_copy)
-        from_C = worked_out(row_C + n * length + of_copy)
-        to, opened = worked_out(int_t(n * OF_STATE + (word ^ word >> 3 & WORD_MASK) * WIDTH)), int_t(0)
+        from_B = worked_out(row_B + own * length + of_copy)
+        from_C = worked_out(row_C + own * length + of_copy)
+        to, opened = worked_out(int_t(own * OF_STATE + (word ^ word >> 3 & WORD_MASK) * WIDTH)), int_t(0)
         if NARROW:
-            to = place_raw(tid)
-            opened = worked_out(
-                int_t(n * PLANE + (word & WORD_MASK) * FOURS_A_WORD * FOURS_APART + (word >> WORD_BITS) * 4)
-            )
-        if copies:
-            valid = WIDTH if of_copy < length else 0
-            for n in range(int_t(0), int_t(state), int_t(COPIED)):
-                ask_maps(mail, to + n * OF_STATE, B, C, from_B, from_C, n, 0, length, valid)
+            to, opened = place_raw(tid), place_opened(tid)
+        valid = WIDTH if of_copy < length else 0
+        for m in range(int_t(0), int_t(state), int_t(COPIED)):
+            ask_maps(mail, to, B, C, from_B, from_C, m, own, state, length, 0, valid)
 
         # of the scan over segments: the lane's state of those together, its place among the state's lanes, and the one
         # before, which of the first is the last
         own_state, of_state = int_t(lane // LANES), int_t(lane & (LANES - 1))
         first, before = of_state == int_t(0), int_t(lane - of_state + ((of_state + LANES - 1) & (LANES - 1)))
         held = int_t(warp * STATES)
-        ends = int_t(ENDS + warp * SCRATCH + 2 * lane)
-        own_ends = int_t(ENDS + warp * SCRATCH + PAIRS * lane)
+        ends = int_t(ENDS + warp * SCRATCH + place_end(lane))
+        own_ends = other_ends = int_t(ENDS + warp * SCRATCH + PAIRS * lane)
+        if QUAD:
+            own_ends = int_t(ENDS + warp * SCRATCH + own_state * 2 * WARP + of_state * 4)
+            other_ends = int_t(ENDS + warp * SCRATCH + own_state * 2 * WARP + (of_state * 4 ^ 16) + 32)
         begins = int_t(ENDS + warp * SCRATCH + PAIRS * WARP + lane)
         own_begins = int_t(ENDS + warp * SCRATCH + PAIRS * WARP + TOGETHER * lane)
         if lane < state:
@@ -246,11 +288,10 @@ def kernel(dtype: str, band: Band) -> Any:
         cuda.syncthreads()
         if NARROW:
             wait_async()
-            if copies:
-                valid = WIDTH if TILE + of_copy < length else 0
-                for n in range(int_t(0), int_t(state), int_t(COPIED)):
-                    open_maps(shared, mail, opened + n * PLANE, to + n * OF_STATE)
-                    ask_maps(mail, to + n * OF_STATE, B, C, from_B, from_C, n, TILE, length, valid)
+            valid = WIDTH if TILE + of_copy < length else 0
+            for m in range(int_t(0), int_t(state), int_t(COPIED)):
+                open_maps(shared, mail, opened, to, m, own, state)
+                ask_maps(mail, to, B, C, from_B, from_C, m, own, state, length, TILE, valid)
         commit_async()
         arrive(shared, GATHERED)
         if options & HAS_Z:
@@ -291,24 +332,29 @@ def kernel(dtype: str, band: Band) -> Any:
                 ask_row(mail, copied + TILE, delta, at + TILE, left - TILE, step)
             other = int_t(BUFFER - buffer)
             t_ahead = int_t(t0 + (2 * TILE if NARROW else TILE))
-            # a thread's number anew, as wherever it stands below: every register is taken
+            # a thread's number anew, as wherever it stands below, so that it is not kept meanwhile
             own_word = int_t(this_thread() & ROW_MASK)
             valid = worked_out(int_t(WIDTH if int_t(t_ahead + own_word * WIDTH) < steps else 0))
             gather(shared, worked_out(int_t(GATHERED)), int_t(1 if buffer else 0))
             if NARROW:
-                to = place_raw(this_thread())
+                opened = place_opened(this_thread())
             at_map = int_t(buffer + (lane * 4 if NARROW else 0))
-            for n in range(int_t(0), int_t(state), int_t(COPIED)):
+            for j in unroll(FOURS):
+                at_fours[j] = at_map + (j * FOURS_APART if NARROW else fours[j])
+            if QUAD:
+                first_walk(shared, held, at_fours, dt, du, total, ends, e, x)
+            for n in range(int_t(0), int_t(state), int_t(AT_ONCE)):
                 at_held = int_t(held + n)
                 for half in unroll(HALVES):
                     for j in unroll(FOURS):
-                        own = j * FOURS_APART if NARROW else fours[j]
-                        at_fours[j] = at_map + half * TOGETHER * PLANE + own
-                    first_walk(shared, at_held + half * TOGETHER, at_fours, dt, du, total, ends, e, x)
+                        four = j * FOURS_APART if NARROW else fours[j]
+                        at_fours[j] = at_map + half * TOGETHER * PLANE + four
+                    if not QUAD:
+                        first_walk(shared, at_held + half * TOGETHER, at_fours, dt, du, total, ends, e, x)
                     cuda.syncwarp()
                     # pairs[2k], pairs[2k + 1]: what segments 0 … k of this lane's leave, and their decay
                     for k in unroll(0, TOGETHER, 2):
-                        word = read_pairs(shared, own_ends + 2 * k)
+                        word = read_pairs(shared, other_ends if k else own_ends)
                         for i in unroll(4):
                             pairs[2 * k + i] = word[i]
                     for k in unroll(1, TOGETHER):
@@ -317,13 +363,13 @@ def kernel(dtype: str, band: Band) -> Any:
                     begin = ZERO
                     if first:
                         begin = shared[INDEX(HELD_H + at_held + half * TOGETHER + own_state)]
-                    if half == 0 and copies:  # while the scan waits for its shuffles
-                        there = to + n * OF_STATE
+                    if half == 0:  # while the scan waits for its shuffles
+                        m = int_t((n >> 2) * COPIED) if UNEVEN else n
                         if NARROW:
-                            open_maps(shared, mail, opened + other + n * PLANE, there)
+                            open_maps(shared, mail, opened + other, to, m, own, state)
+                            ask_maps(mail, to, B, C, from_B, from_C, m, own, state, length, t_ahead, valid)
                         else:
-                            there += other
-                        ask_maps(mail, there, B, C, from_B, from_C, n, t_ahead, length, valid)
+                            ask_maps(mail, to + other, B, C, from_B, from_C, m, own, state, length, t_ahead, valid)
                     decay = pairs[PAIRS - 1]
                     end = cuda.fma(decay, begin, pairs[PAIRS - 2])
                     for k in unroll(LEVELS):
@@ -344,8 +390,11 @@ def kernel(dtype: str, band: Band) -> Any:
                     else:
                         put_pair(shared, own_begins, (h, cuda.fma(pairs[1], h, pairs[0])))
                     cuda.syncwarp()
-                    second_walk(shared, at_fours, begins, e, x, s)
-                at_map = int_t(at_map + COPIED * PLANE)
+                    if QUAD and int_t(n + AT_ONCE) < int_t(state):
+                        both_walks(shared, at_held + TOGETHER, at_fours, begins, dt, du, total, ends, e, x, s)
+                    else:
+                        second_walk(shared, at_fours, begins, e, x, s)
+                at_map = int_t(at_map + AT_ONCE * PLANE)
             arrive(shared, worked_out(int_t(GATHERED)))
             commit_async()
             wait_async_but_last()

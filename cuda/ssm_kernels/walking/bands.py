@@ -48,9 +48,8 @@ class Band:
         return STATES * self.plane(dtype)
 
     def copiers(self, dtype: str) -> int:
-        """Threads that copy maps: a power of two, at most a word of four states each."""
-        words = 4 * self.tile * ITEMSIZE[dtype] // 16
-        return min(words, 1 << (self.threads.bit_length() - 1))
+        """Threads that copy maps: all; of float32, of which a row has more words, a power of two, which is faster."""
+        return self.threads if ITEMSIZE[dtype] == 2 else 1 << (self.threads.bit_length() - 1)
 
     def shared_bytes(self, dtype: str) -> int:
         """Of a block, all of it dynamic.
@@ -69,8 +68,8 @@ class Band:
         return rounds * (self.nanoseconds * tiles * self.tile + A_BLOCK) + A_BAND
 
 
-WIDEST = Band(12, 2, 13.8)  # takes every register of Hopper's, and elsewhere more
-BANDS = (Band(8, 4, 9.6), WIDEST)
+WIDEST = Band(12, 2, 13.5)  # takes every register of Hopper's, and elsewhere more
+BANDS = (Band(8, 4, 9.0), WIDEST)
 MOST_STEPS = 1 << 30  # they are counted in 32 bits
 # nanoseconds on an H100 too: before and after a block's steps, and before and after all blocks
 A_BLOCK, A_BAND = 4_000, 5_000
