@@ -26,6 +26,7 @@ from ssm_kernels.unrolling import unroll
 
 from ssm_edu import balls, bounds
 from ssm_edu.gpu import runtime
+from ssm_edu.testing.simulator import KernelError, simulated
 from tests.kernel_runs import SIMULATED, in_the_simulator
 
 DIGITS = 50
@@ -559,3 +560,56 @@ def test_shorter_accesses_begin_at_their_multiples(dtype, count):
     for access in (lambda: load(data, 1), lambda: store(written, 1, load(data, 0))):
         with pytest.raises(ValueError, match=f"an access to {count} elements at element 1, which is no multiple"):
             access()
+
+
+MEETING = 64  # threads
+
+
+def sums_of_others(arrives=True, waits=True, buffers=2):
+    """The kernel out[i] = the sum of what the thread at the other end has put into shared memory, four times."""
+    open_, arrive, wait = intrinsics.gathering(MEETING, False)
+
+    @jit
+    def kernel(x, out):
+        shared = cuda.shared.array(MEETING * 2 + 2, types.float32)
+        i = cuda.threadIdx.x
+        if i == 0:
+            open_(shared, MEETING * 2)
+        cuda.syncthreads()
+        total = types.float32(0)
+        for k in range(4):
+            at = MEETING * (k % buffers)
+            shared[at + i] = x[i] + k
+            if arrives:
+                arrive(shared, MEETING * 2)
+            if waits:
+                wait(shared, MEETING * 2, types.int32(k % 2))
+            total += shared[at + MEETING - 1 - i]
+        out[i] = total
+
+    return kernel
+
+
+def gathered(early, **options):
+    x, out = np.arange(MEETING, dtype=np.float32), np.full(MEETING, np.nan, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intrinsics, "GATHER_EARLY", early)
+        with simulated(1):
+            sums_of_others(**options)[1, MEETING](x, out)
+    return out
+
+
+@in_the_simulator
+@pytest.mark.parametrize("early", [False, True])
+def test_threads_gather_between_arriving_and_waiting(early):
+    np.testing.assert_array_equal(gathered(early), 4 * np.arange(MEETING)[::-1] + 6)
+
+
+@in_the_simulator
+@pytest.mark.parametrize(
+    ("options", "early"),
+    [({"waits": False}, False), ({"arrives": False}, True), ({"buffers": 1}, False), ({"buffers": 1}, True)],
+)
+def test_a_gathering_that_is_missed_is_a_race(options, early):
+    with pytest.raises(KernelError, match=r"with no barrier between|before anything is written to it"):
+        gathered(early, **options)
